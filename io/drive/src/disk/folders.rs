@@ -1,0 +1,116 @@
+//! Where a node's folders are, and their descriptors.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Where the folders of SPEC 1 are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// `telemetry/`; `None` for a command that has no business with the log.
+    pub telemetry: Option<PathBuf>,
+    /// `policy/`, which holds `bundles/`.
+    pub policy: PathBuf,
+    /// The folder that holds `activation.json`: the state root, or a policy folder that lies elsewhere.
+    pub activation: PathBuf,
+}
+
+impl Layout {
+    /// The layout beneath a state root, with the folders that were given apart. When the policy folder is given and is not
+    /// `{state_root}/policy`, `activation.json` lies in that folder, so that a test or a demo needs no state root.
+    #[must_use]
+    pub fn new(state_root: &Path, telemetry: Option<&Path>, policy: Option<&Path>) -> Self {
+        let usual = state_root.join("policy");
+        let policy = policy.map_or_else(|| usual.clone(), Path::to_path_buf);
+        let activation = if same_place(&policy, &usual) { state_root.to_path_buf() } else { policy.clone() };
+        Self {
+            telemetry: Some(telemetry.map_or_else(|| state_root.join("telemetry"), Path::to_path_buf)),
+            policy,
+            activation,
+        }
+    }
+
+    /// The same without a telemetry folder.
+    #[must_use]
+    pub fn without_telemetry(self) -> Self {
+        Self { telemetry: None, ..self }
+    }
+}
+
+fn same_place(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    a == b || matches!((real(a), real(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is a link or no folder.
+    #[error("{0}: is a symbolic link or not a folder; give the folder itself")]
+    NotAFolder(PathBuf),
+    /// It cannot be made.
+    #[error("{0}: cannot be created: {1}")]
+    Create(PathBuf, #[source] std::io::Error),
+    /// It cannot be opened.
+    #[error("{0}: cannot be opened: {1}")]
+    Open(PathBuf, #[source] std::io::Error),
+}
+
+/// Open descriptors of the folders.
+pub struct Folders {
+    pub activation: OwnedFd,
+    pub telemetry: Option<OwnedFd>,
+    pub policy: OwnedFd,
+    pub bundles: OwnedFd,
+}
+
+impl Folders {
+    pub fn open(layout: &Layout) -> Result<Self, OpenError> {
+        Ok(Self {
+            activation: make_and_open(&layout.activation)?,
+            telemetry: layout.telemetry.as_deref().map(make_and_open).transpose()?,
+            policy: make_and_open(&layout.policy)?,
+            bundles: make_and_open(&layout.policy.join("bundles"))?,
+        })
+    }
+}
+
+/// Makes a folder and its missing parents with mode 0700, each synced into the folder above it, and opens it.
+fn make_and_open(path: &Path) -> Result<OwnedFd, OpenError> {
+    make(path)?;
+    open(path)
+}
+
+fn make(path: &Path) -> Result<(), OpenError> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => return Ok(()),
+    };
+    // A parent may be a link: only the folders that hold our files must not be.
+    if !parent.exists() {
+        make(parent)?;
+    }
+    let failed = |errno: Errno| OpenError::Create(path.to_path_buf(), errno.into());
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno)),
+    }
+    let above = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    above.and_then(rustix::fs::fsync).map_err(failed)
+}
+
+fn open(path: &Path) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A trailing slash would make the kernel follow a link in the last place.
+    let name: PathBuf = path.components().collect();
+    rustix::fs::openat(CWD, &name, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => OpenError::NotAFolder(path.to_path_buf()),
+        other => OpenError::Open(path.to_path_buf(), other.into()),
+    })
+}

@@ -1,0 +1,232 @@
+//! The driver of a long-lived machine.
+//!
+//! Threads: one runs the chains of [`Lane::Log`], one those of [`Lane::Keeping`], one those of [`Lane::Policy`], one sleeps
+//! until the machine's deadline. Everything else runs on the thread that brings an event. A call therefore costs two
+//! wake-ups: its task wakes the log's thread, and the log's thread, when no further chain waits, carries out
+//! itself what came out of the flush (the tool, the next flush) and in the end wakes the task with the answer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use machines::disk::{self, Lane};
+use machines::machine::{Effect, Event, Halt, Machine, Note, Outbox};
+use machines::work;
+
+use crate::clock::{self, Clock};
+use crate::disk::Disk;
+use crate::fuse::{Fuse, lock};
+use crate::pool::Job;
+use crate::queue::Queue;
+use crate::timer::Timer;
+
+/// Carries out what is not the disk's. Everything here is called without the machine's lock, on any thread, and must not
+/// wait for long.
+pub trait Hands<M: Machine>: Send + Sync + Sized + 'static {
+    /// Does a piece of work at once and returns its result; or starts it elsewhere, returns `None`, and feeds the
+    /// result to the driver later. Must not panic: it catches what it runs.
+    fn work(&self, driver: &Driver<M, Self>, tag: work::Tag, op: work::Op) -> Option<work::Got>;
+    /// Tells the outside.
+    fn output(&self, output: M::Output);
+    /// Writes a log line.
+    fn note(&self, note: Note);
+    /// Ends the process; when it returns (in a test), the driver takes no more events.
+    fn halt(&self, halt: Halt);
+    /// Runs a short job on some other thread, soon.
+    fn hand_over(&self, job: Job);
+}
+
+/// A running machine.
+pub struct Driver<M: Machine, H>(Arc<Shared<M, H>>);
+
+struct Shared<M: Machine, H> {
+    core: Mutex<Core<M>>,
+    log: Queue<Chain>,
+    keeping: Queue<Chain>,
+    policy: Queue<Chain>,
+    timer: Timer,
+    clock: Clock,
+    disk: Arc<Disk>,
+    hands: H,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+type Chain = (disk::Tag, Vec<disk::Op>);
+
+struct Core<M: Machine> {
+    machine: M,
+    /// Reused from event to event.
+    effects: Vec<Effect<M::Output>>,
+}
+
+impl<M: Machine, H> Clone for Driver<M, H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M, H> Driver<M, H>
+where
+    M: Machine + Send + 'static,
+    M::Input: Send + 'static,
+    M::Output: Send + 'static,
+    H: Hands<M>,
+{
+    /// Starts the threads and gives the machine its first event.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no entropy.
+    pub fn start(machine: M, disk: Arc<Disk>, hands: H) -> std::io::Result<Self> {
+        let entropy = clock::entropy()?;
+        let driver = Self(Arc::new(Shared {
+            core: Mutex::new(Core { machine, effects: Vec::new() }),
+            log: Queue::new(),
+            keeping: Queue::new(),
+            policy: Queue::new(),
+            timer: Timer::new(),
+            clock: Clock,
+            disk,
+            hands,
+            threads: Mutex::new(Vec::new()),
+        }));
+        driver.thread("log", Self::run_log)?;
+        driver.thread("keeping", |driver| driver.run_lane(&driver.0.keeping))?;
+        driver.thread("policy", |driver| driver.run_lane(&driver.0.policy))?;
+        driver.thread("timer", Self::run_timer)?;
+        driver.feed(Event::Start(entropy));
+        Ok(driver)
+    }
+
+    /// Gives the machine an event and carries out, on this thread, what follows from it at once.
+    pub fn feed(&self, event: Event<M::Input>) {
+        let mut effects = VecDeque::new();
+        self.step(event, &mut effects);
+        self.carry_out(effects);
+    }
+
+    /// Looks at the machine, for a status; the machine stands still meanwhile.
+    pub fn look<T>(&self, at: impl FnOnce(&M) -> T) -> T {
+        let core = lock(&self.0.core);
+        let _fuse = Fuse(M::NAME);
+        at(&core.machine)
+    }
+
+    /// What carries out the machine's work.
+    #[must_use]
+    pub fn hands(&self) -> &H {
+        &self.0.hands
+    }
+
+    /// Ends the threads after what they are doing, and waits for them. Not to be called from one of them.
+    pub fn close(&self) {
+        self.0.log.close();
+        self.0.keeping.close();
+        self.0.policy.close();
+        self.0.timer.close();
+        for thread in std::mem::take(&mut *lock(&self.0.threads)) {
+            let _ = thread.join();
+        }
+    }
+
+    /// One event under the lock. The disk chains go to their lanes before the lock is given back, so that each lane sees
+    /// them in the order emitted; the other effects are appended to `rest`.
+    fn step(&self, event: Event<M::Input>, rest: &mut VecDeque<Effect<M::Output>>) {
+        let shared = &*self.0;
+        let mut wake = [false; 3];
+        {
+            let mut core = lock(&shared.core);
+            let _fuse = Fuse(M::NAME);
+            let Core { machine, effects } = &mut *core;
+            // Read under the lock: the machine never sees the time go back.
+            machine.handle(shared.clock.now(), event, &mut Outbox::over(effects));
+            machine.check();
+            let [log, keeping, policy] = &mut wake;
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Disk(tag, chain) => match tag.lane {
+                        Lane::Log => *log |= shared.log.push((tag, chain)),
+                        Lane::Keeping => *keeping |= shared.keeping.push((tag, chain)),
+                        Lane::Policy => *policy |= shared.policy.push((tag, chain)),
+                    },
+                    other @ (Effect::Work(..) | Effect::Output(_) | Effect::Note(_) | Effect::Halt(_)) => {
+                        rest.push_back(other);
+                    }
+                }
+            }
+            shared.timer.set(machine.deadline());
+        }
+        for (wake, lane) in wake.into_iter().zip([&shared.log, &shared.keeping, &shared.policy]) {
+            if wake {
+                lane.wake();
+            }
+        }
+    }
+
+    fn carry_out(&self, mut effects: VecDeque<Effect<M::Output>>) {
+        while let Some(effect) = effects.pop_front() {
+            self.carry_out_one(effect, &mut effects);
+        }
+    }
+
+    fn carry_out_one(&self, effect: Effect<M::Output>, rest: &mut VecDeque<Effect<M::Output>>) {
+        let hands = &self.0.hands;
+        match effect {
+            Effect::Work(tag, op) => {
+                if let Some(got) = hands.work(self, tag, op) {
+                    self.step(Event::Work(tag, got), rest);
+                }
+            }
+            Effect::Output(output) => hands.output(output),
+            Effect::Note(note) => hands.note(note),
+            Effect::Halt(halt) => hands.halt(halt),
+            // Moved to their lanes in `step`.
+            Effect::Disk(..) => {}
+        }
+    }
+
+    /// The log's thread: flush, then, as long as no further chain waits, carry out what the flush released.
+    fn run_log(&self) {
+        while let Some((tag, chain)) = self.0.log.pop() {
+            let done = self.0.disk.execute(chain);
+            let mut effects = VecDeque::new();
+            self.step(Event::Disk(tag, done), &mut effects);
+            while let Some(effect) = effects.pop_front() {
+                if self.0.log.has_waiting() {
+                    effects.push_front(effect);
+                    let driver = self.clone();
+                    self.0.hands.hand_over(Box::new(move || driver.carry_out(effects)));
+                    break;
+                }
+                self.carry_out_one(effect, &mut effects);
+            }
+        }
+    }
+
+    fn run_lane(&self, lane: &Queue<Chain>) {
+        while let Some((tag, chain)) = lane.pop() {
+            let done = self.0.disk.execute(chain);
+            self.feed(Event::Disk(tag, done));
+        }
+    }
+
+    fn run_timer(&self) {
+        let mut handled = false;
+        while self.0.timer.wait(self.0.clock, handled) {
+            self.feed(Event::Due);
+            handled = true;
+        }
+    }
+
+    fn thread(&self, name: &str, run: impl FnOnce(&Self) + Send + 'static) -> std::io::Result<()> {
+        let driver = self.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _fuse = Fuse("a thread of the driver");
+            run(&driver);
+        })?;
+        lock(&self.0.threads).push(thread);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! What the engine says, in one line and without the values that it saw.
+
+use crate::Refusal;
+
+/// Longest message, in bytes.
+const MAX_LEN: usize = 300;
+
+/// An engine error taken apart. The engine writes `--> file:line:column`, an excerpt of the source, a caret and
+/// `error: text`.
+pub(crate) struct Message {
+    place: Option<(String, u32)>,
+    text: String,
+}
+
+impl Message {
+    /// Takes an engine error apart.
+    pub(crate) fn of(error: &str) -> Self {
+        let place = error.lines().find_map(|line| line.trim_start().strip_prefix("--> ")).and_then(|place| {
+            let (rest, _column) = place.rsplit_once(':')?;
+            let (file, line) = rest.rsplit_once(':')?;
+            Some((file.to_owned(), line.parse().ok()?))
+        });
+        let text = match error.find("error: ") {
+            Some(at) => error.get(at + "error: ".len()..).unwrap_or(error),
+            None => error,
+        };
+        Self { place, text: without_values(text) }
+    }
+
+    /// As the reason to refuse a policy.
+    pub(crate) fn refusal(self) -> Refusal {
+        let (file, line) = self.place.unzip();
+        Refusal { file, line, what: self.text }
+    }
+
+    /// `file:line: text`
+    pub(crate) fn line(self) -> String {
+        self.refusal().to_string()
+    }
+}
+
+/// One line, cut at [`MAX_LEN`]; everything in backticks that is not a plain name is left out, since it may be
+/// a value of the input.
+fn without_values(text: &str) -> String {
+    let mut out = String::new();
+    for (i, part) in text.split('`').enumerate() {
+        let quoted = i % 2 == 1;
+        if quoted && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')) && part.len() <= 64 {
+            out.push('`');
+            out.push_str(part);
+            out.push('`');
+        } else if quoted {
+            out.push('…');
+        } else {
+            out.extend(part.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LEN));
+        }
+        if out.len() > MAX_LEN {
+            out.truncate(out.floor_char_boundary(MAX_LEN));
+            out.push('…');
+            break;
+        }
+    }
+    out.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_error_becomes_one_line() {
+        let text = "\n--> a/b.rego:3:17\n  |\n3 | r if upper(x)\n  |      ^\nerror: `upper` expects string argument. Got `\"hunter2\"` instead";
+        assert_eq!(Message::of(text).line(), "a/b.rego:3: `upper` expects string argument. Got … instead");
+        assert_eq!(Message::of("plain").line(), "plain");
+        assert_eq!(Message::of("error: x\ny").line(), "x y");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let line = Message::of(&"ä".repeat(10_000)).line();
+        assert!(line.len() < MAX_LEN + 8, "{}", line.len());
+        let line = Message::of(&format!("Got `{}", "9".repeat(10_000))).line();
+        assert_eq!(line, "Got …");
+    }
+}

@@ -1,0 +1,259 @@
+//! `policy/history.jsonl`: what was loaded, refused, rolled back and fallen back from, hash-chained (SPEC 3).
+//!
+//! Each line is one JSON object that ends like a frame of the log: `"h"` is BLAKE3-256 over the previous line's `h`
+//! (32 raw bytes) and this line's bytes up to that field. The first line follows BLAKE3-256 of the ASCII bytes
+//! `autonomy-policy-history-v1`. A line is written before `activation.json` is replaced; one whose change was then
+//! cut short is followed by a `not_committed` line.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::disk::{Dir, File, Op};
+use crate::ids::Hash32;
+use crate::json::{self, escape_into, push_u64};
+use crate::time::Wall;
+use crate::wal::frame::split_tail;
+
+use super::Slot;
+
+/// How much of the end of the file is read: many times the longest line.
+pub const TAIL_BYTES: u32 = 64 * 1024;
+
+/// The longest reason in a line, in characters.
+const MAX_REASON: usize = 1024;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A bundle was put in force.
+    Load,
+    /// A bundle was refused.
+    Refused,
+    /// The last known good bundle was put in force by an operator.
+    Rollback,
+    /// The runtime could not use the current bundle.
+    Fallback,
+    /// The change of the line before was cut short: it never was in force.
+    NotCommitted,
+}
+
+impl What {
+    /// The text in the line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Refused => "refused",
+            Self::Rollback => "rollback",
+            Self::Fallback => "fallback",
+            Self::NotCommitted => "not_committed",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Load, Self::Refused, Self::Rollback, Self::Fallback, Self::NotCommitted]
+            .into_iter()
+            .find(|what| what.as_str() == text)
+    }
+}
+
+/// One line to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What happened.
+    pub what: What,
+    /// The bundle that it happened to, where one could be read.
+    pub slot: Option<Slot>,
+    /// Why, where there is a reason.
+    pub reason: Option<String>,
+}
+
+/// The end of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Bytes of whole lines; a line cut short behind them is removed before the next is written.
+    len: u64,
+    torn: bool,
+    lines: u64,
+    h: Hash32,
+    /// The last line's change, if it was one of what is in force.
+    pub change: Option<Hash32>,
+}
+
+impl End {
+    /// The end of a file that is not there.
+    #[must_use]
+    pub fn empty() -> Self {
+        let h = Hash32(*blake3::hash(b"autonomy-policy-history-v1").as_bytes());
+        Self { len: 0, torn: false, lines: 0, h, change: None }
+    }
+
+    /// Reads the end of a file of `total` bytes from its last bytes.
+    ///
+    /// # Errors
+    /// The last whole line is not one of ours.
+    pub fn read(total: u64, tail: &[u8]) -> Result<Self, String> {
+        let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let torn = whole < tail.len();
+        let behind = u64::try_from(tail.len() - whole).unwrap_or(u64::MAX);
+        let len = total.saturating_sub(behind);
+        if len == 0 {
+            return Ok(Self { torn, ..Self::empty() });
+        }
+        let damaged = || String::from("policy/history.jsonl is damaged: its last line is not one of ours; move it away");
+        let lines = tail.get(..whole).unwrap_or(&[]);
+        let before = lines.get(..whole.saturating_sub(1)).unwrap_or(&[]);
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line = lines.get(start..).unwrap_or(&[]);
+        let (_, h) = split_tail(line).ok_or_else(damaged)?;
+        let value = json::parse(line, &json::Limits::default()).map_err(|_| damaged())?;
+        let what = value.get("event").and_then(|v| v.as_str()).and_then(What::parse).ok_or_else(damaged)?;
+        let n = value.get("n").and_then(json::Value::as_u64).ok_or_else(damaged)?;
+        let bundle = value.get("bundle").and_then(super::sha256);
+        let change = match what {
+            What::Load | What::Rollback => bundle,
+            What::Refused | What::Fallback | What::NotCommitted => None,
+        };
+        Ok(Self { len, torn, lines: n, h, change })
+    }
+
+    /// The operations that append these lines durably.
+    #[must_use]
+    pub fn append(&self, at: Wall, lines: &[Line]) -> Vec<Op> {
+        let mut bytes = Vec::new();
+        let (mut h, mut n) = (self.h, self.lines);
+        for line in lines {
+            n = n.saturating_add(1);
+            h = write_line(&mut bytes, &h, n, at, line);
+        }
+        let mut chain = Vec::new();
+        if self.torn {
+            chain.push(Op::Truncate { file: File::History, len: self.len });
+        }
+        if self.len == 0 && !self.torn {
+            chain.push(Op::Put { file: File::History, bytes });
+        } else {
+            chain.push(Op::Append { file: File::History, at: self.len, bytes });
+        }
+        chain.push(Op::Sync(File::History));
+        chain.push(Op::SyncDir(Dir::Policy));
+        chain
+    }
+}
+
+fn write_line(out: &mut Vec<u8>, prev: &Hash32, n: u64, at: Wall, line: &Line) -> Hash32 {
+    let mut text = String::from("{\"n\":");
+    push_u64(&mut text, n);
+    text.push_str(",\"at\":\"");
+    at.write_rfc3339(&mut text);
+    text.push_str("\",\"event\":\"");
+    text.push_str(line.what.as_str());
+    text.push('"');
+    if let Some(slot) = &line.slot {
+        text.push_str(",\"bundle\":\"sha256:");
+        slot.bundle.write_hex(&mut text);
+        text.push_str("\",\"name\":");
+        escape_into(&slot.name, &mut text);
+        text.push_str(",\"version\":");
+        escape_into(&slot.version, &mut text);
+        text.push_str(",\"sequence\":");
+        push_u64(&mut text, slot.sequence);
+        text.push_str(",\"bundle_hash\":\"sha256:");
+        slot.bundle_hash.write_hex(&mut text);
+        text.push('"');
+    }
+    if let Some(reason) = &line.reason {
+        text.push_str(",\"reason\":");
+        let short: String = reason.chars().take(MAX_REASON).collect();
+        escape_into(&short, &mut text);
+    }
+    let h = link(prev, text.as_bytes());
+    text.push_str(",\"h\":\"");
+    h.write_hex(&mut text);
+    text.push_str("\"}\n");
+    out.extend_from_slice(text.as_bytes());
+    h
+}
+
+fn link(prev: &Hash32, covered: &[u8]) -> Hash32 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&prev.0);
+    hasher.update(covered);
+    Hash32(*hasher.finalize().as_bytes())
+}
+
+/// Verifies a whole history: every line follows the one before it. Returns the number of lines.
+///
+/// # Errors
+/// The number of the first line that does not, and why.
+pub fn verify(bytes: &[u8]) -> Result<u64, String> {
+    let mut prev = End::empty().h;
+    let mut count = 0u64;
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        count += 1;
+        let wrong = |words: &str| alloc::format!("line {}: {words}", count.to_string());
+        let (covered, h) = split_tail(line).ok_or_else(|| wrong("not a line of a policy history"))?;
+        if link(&prev, covered) != h {
+            return Err(wrong("its hash does not verify against the line before it"));
+        }
+        prev = h;
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    fn lines() -> Vec<u8> {
+        let mut bytes = vec![];
+        let slot = Slot {
+            bundle: Hash32([1; 32]),
+            name: "policy".into(),
+            version: "1.0.0".into(),
+            sequence: 4,
+            bundle_hash: Hash32([2; 32]),
+        };
+        let mut end = End::empty();
+        for line in [
+            Line { what: What::Load, slot: Some(slot), reason: None },
+            Line { what: What::Refused, slot: None, reason: Some("no \"manifest.json\"\n".into()) },
+        ] {
+            for op in end.append(Wall::from_micros(1), core::slice::from_ref(&line)) {
+                match op {
+                    Op::Put { bytes: b, .. } | Op::Append { bytes: b, .. } => bytes.extend(b),
+                    Op::Sync(_) | Op::SyncDir(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            let total = u64::try_from(bytes.len()).unwrap();
+            end = End::read(total, &bytes).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn lines_chain_and_every_flipped_bit_shows() {
+        let bytes = lines();
+        assert_eq!(verify(&bytes), Ok(2));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(verify(&damaged).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_line_cut_short_is_removed_before_the_next_is_written() {
+        let bytes = lines();
+        let first = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for cut in first + 1..bytes.len() - 1 {
+            let end = End::read(u64::try_from(cut).unwrap(), &bytes[..cut]).unwrap();
+            assert_eq!((end.len, end.torn, end.lines), (u64::try_from(first).unwrap(), true, 1));
+            assert_eq!(end.change, Some(Hash32([1; 32])));
+            let ops = end.append(Wall::from_micros(2), &[Line { what: What::NotCommitted, slot: None, reason: None }]);
+            assert_eq!(ops[0], Op::Truncate { file: File::History, len: end.len });
+        }
+    }
+}

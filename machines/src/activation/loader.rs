@@ -1,0 +1,327 @@
+//! An operator's `policy load` or `policy rollback`, from reading to the one commit point: the replacement of
+//! `activation.json`. Cut short anywhere, everything is as before or wholly done.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::disk::{self, Completion, Done, Fault, FaultKind, File, Lane, Op, Replaced, Tag};
+use crate::machine::{Deadline, Event, Machine, Outbox};
+use crate::policy::bundle::Bundle;
+use crate::semver::Version;
+use crate::time::Now;
+use crate::work::{self, Got};
+
+use super::history::{End, Line, TAIL_BYTES, What};
+use super::{Activation, BUNDLE_BYTES, MAX_BYTES, Slot};
+
+/// What the operator asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Put this bundle in force.
+    Load {
+        /// The bundle's bytes.
+        bytes: Vec<u8>,
+        /// Admit only bundles that passed the four steps on this node.
+        require_verified: bool,
+    },
+    /// Go back to the last known good bundle.
+    Rollback {
+        /// The reason to go below the floor, if that is wanted.
+        below_floor: Option<String>,
+    },
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The bundle that is in force now.
+    pub bundle: Arc<Bundle>,
+    /// What is in force now, as written.
+    pub activation: Activation,
+}
+
+/// Nothing can be asked of it once it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {}
+
+/// The machine; its one output is the end.
+#[derive(Debug)]
+pub struct Loader {
+    command: Command,
+    runtime: Version,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    /// Holding the lock from here on.
+    ReadingActivation(Result<Option<Arc<Bundle>>, String>),
+    ReadingLkg(Activation),
+    /// The bundle of a load, before the lock is taken.
+    OpeningNew,
+    OpeningLkg(Activation),
+    ReadingHistory(Verdict),
+    Writing(Verdict, bool),
+    Done,
+}
+
+/// What was decided: what will be in force, or why nothing changes.
+#[derive(Debug)]
+enum Verdict {
+    Commit { before: Activation, after: Activation, bundle: Arc<Bundle> },
+    Refuse { before: Option<Activation>, slot: Option<Slot>, reason: String },
+}
+
+const TAG: Tag = Tag { lane: Lane::Policy, id: 0 };
+const WORK: work::Tag = work::Tag(0);
+
+impl Machine for Loader {
+    const NAME: &'static str = "policy-loader";
+    type Input = Input;
+    type Output = Result<Report, String>;
+
+    fn handle(&mut self, now: Now, event: Event<Input>, out: &mut Outbox<'_, Self::Output>) {
+        match event {
+            Event::Start(_) => self.start(out),
+            Event::Due => {}
+            Event::Disk(_, completion) => self.on_disk(now, completion, out),
+            Event::Work(_, Got::Opened(opened)) => self.opened(opened.map(|(bundle, _)| bundle), out),
+            Event::Work(tag, Got::Evaluated(_) | Got::Ran(_)) => panic!("loader: work of another kind: {tag:?}"),
+            Event::Input(never) => match never {},
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+
+    fn check(&self) {}
+}
+
+impl Loader {
+    /// A command for a runtime of this version.
+    #[must_use]
+    pub const fn new(command: Command, runtime: Version) -> Self {
+        Self { command, runtime, stage: Stage::Idle }
+    }
+
+    fn start(&mut self, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        match &self.command {
+            Command::Load { bytes, .. } => {
+                self.stage = Stage::OpeningNew;
+                out.work(WORK, work::Op::OpenBundle(bytes.clone()));
+            }
+            Command::Rollback { .. } => self.lock(Ok(None), out),
+        }
+    }
+
+    fn lock(&mut self, bundle: Result<Option<Arc<Bundle>>, String>, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        self.stage = Stage::ReadingActivation(bundle);
+        out.disk(TAG, vec![Op::Lock, Op::Read { file: File::Activation, at: 0, len: MAX_BYTES }]);
+    }
+
+    fn opened(&mut self, opened: Result<Arc<Bundle>, String>, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::OpeningNew => self.lock(opened.map(Some), out),
+            Stage::OpeningLkg(before) => {
+                let verdict = match opened {
+                    Ok(bundle) => self.judge_rollback(before, bundle),
+                    Err(words) => {
+                        let slot = before.lkg.clone();
+                        let reason = alloc::format!("the last known good bundle cannot be used: {words}");
+                        Verdict::Refuse { before: Some(before), slot, reason }
+                    }
+                };
+                self.read_history(verdict, out);
+            }
+            Stage::Idle
+            | Stage::ReadingActivation(_)
+            | Stage::ReadingLkg(_)
+            | Stage::ReadingHistory(_)
+            | Stage::Writing(..)
+            | Stage::Done => panic!("loader: a bundle was opened that nobody asked for"),
+        }
+    }
+
+    fn on_disk(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::ReadingActivation(bundle) => self.activation_read(bundle, completion, out),
+            Stage::ReadingLkg(before) => match completion {
+                Ok(Done::Bytes(bytes)) => {
+                    self.stage = Stage::OpeningLkg(before);
+                    out.work(WORK, work::Op::OpenBundle(bytes));
+                }
+                Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("loader: a read without bytes"),
+                Err(fault) => {
+                    let slot = before.lkg.clone();
+                    let reason = alloc::format!("the last known good bundle cannot be read: {}", fault.kind);
+                    self.read_history(Verdict::Refuse { before: Some(before), slot, reason }, out);
+                }
+            },
+            Stage::ReadingHistory(verdict) => self.write(now, verdict, completion, out),
+            Stage::Writing(verdict, history) => self.written(verdict, history, completion, out),
+            Stage::Idle | Stage::OpeningNew | Stage::OpeningLkg(_) | Stage::Done => {
+                panic!("loader: an unexpected completion")
+            }
+        }
+    }
+
+    fn activation_read(
+        &mut self,
+        bundle: Result<Option<Arc<Bundle>>, String>,
+        completion: Completion,
+        out: &mut Outbox<'_, <Self as Machine>::Output>,
+    ) {
+        let before = match completion {
+            Ok(Done::Bytes(bytes)) => Activation::parse(&bytes).map_err(|words| {
+                alloc::format!("activation.json is damaged ({words}); move it away to start anew without a policy")
+            }),
+            Err(Fault { step: 1, kind: FaultKind::NotFound }) => Ok(Activation::default()),
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("loader: a read without bytes"),
+            Err(Fault { step: 0, kind }) => {
+                return out.output(Err(alloc::format!("the activation lock cannot be taken: {kind}")));
+            }
+            Err(fault) => Err(alloc::format!("activation.json cannot be read: {}", fault.kind)),
+        };
+        let verdict = match (before, bundle) {
+            (Err(reason), bundle) => {
+                let slot = bundle.ok().flatten().map(|b| Slot::of(&b));
+                Verdict::Refuse { before: None, slot, reason }
+            }
+            (Ok(before), Err(reason)) => Verdict::Refuse { before: Some(before), slot: None, reason },
+            (Ok(before), Ok(Some(bundle))) => self.judge_load(before, bundle),
+            (Ok(before), Ok(None)) => match before.lkg.clone() {
+                Some(slot) => {
+                    self.stage = Stage::ReadingLkg(before);
+                    let read = Op::Read { file: File::Bundle(slot.bundle), at: 0, len: BUNDLE_BYTES };
+                    return out.disk(TAG, vec![read]);
+                }
+                None => Verdict::Refuse {
+                    before: Some(before),
+                    slot: None,
+                    reason: "there is no last known good bundle to go back to".into(),
+                },
+            },
+        };
+        self.read_history(verdict, out);
+    }
+
+    fn judge_load(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
+        let verified = match &self.command {
+            Command::Load { require_verified: true, .. } => Err(String::from(
+                "require_verified is on and this bundle did not pass the four steps on this node",
+            )),
+            Command::Load { .. } | Command::Rollback { .. } => Ok(()),
+        };
+        match verified.and_then(|()| before.admit(&bundle, &self.runtime)) {
+            Ok(()) => Verdict::Commit { after: before.with(&bundle), before, bundle },
+            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
+        }
+    }
+
+    fn judge_rollback(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
+        let below_floor = matches!(&self.command, Command::Rollback { below_floor: Some(_) });
+        let after = before.swapped(below_floor);
+        let admitted = if after.current != Some(Slot::of(&bundle)) {
+            Err(String::from("the last known good bundle's file holds another bundle"))
+        } else {
+            after.admit(&bundle, &self.runtime).map_err(|words| {
+                alloc::format!("{words}; `--below-floor --reason TEXT` goes below it and is recorded")
+            })
+        };
+        match admitted {
+            Ok(()) => Verdict::Commit { before, after, bundle },
+            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
+        }
+    }
+
+    fn read_history(&mut self, verdict: Verdict, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        self.stage = Stage::ReadingHistory(verdict);
+        out.disk(TAG, vec![Op::ReadTail { file: File::History, len: TAIL_BYTES }]);
+    }
+
+    /// The one chain that changes things: bundle, history, and last the file that says what is in force.
+    fn write(
+        &mut self,
+        now: Now,
+        verdict: Verdict,
+        completion: Completion,
+        out: &mut Outbox<'_, <Self as Machine>::Output>,
+    ) {
+        let end = match completion {
+            Ok(Done::Tail { total, bytes }) => End::read(total, &bytes),
+            Err(Fault { kind: FaultKind::NotFound, .. }) => Ok(End::empty()),
+            Ok(Done::Nothing | Done::Bytes(_) | Done::Listing(_)) => panic!("loader: a tail without bytes"),
+            Err(fault) => Err(alloc::format!("policy/history.jsonl cannot be read: {}", fault.kind)),
+        };
+        let (verdict, end) = match (verdict, end) {
+            (verdict, Ok(end)) => (verdict, Some(end)),
+            // A change that cannot be recorded is not made.
+            (Verdict::Commit { before, bundle, .. }, Err(reason)) => {
+                (Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason }, None)
+            }
+            (refuse @ Verdict::Refuse { .. }, Err(_)) => (refuse, None),
+        };
+        let mut chain = Vec::new();
+        if let (Verdict::Commit { bundle, .. }, Command::Load { bytes, .. }) = (&verdict, &mut self.command) {
+            chain.extend(disk::replace(Replaced::Bundle(bundle.digest), core::mem::take(bytes)));
+        }
+        if let Some(end) = &end {
+            chain.extend(end.append(now.wall, &self.lines(&verdict, end)));
+        }
+        if let Verdict::Commit { after, .. } = &verdict {
+            chain.extend(disk::replace(Replaced::Activation, after.to_bytes()));
+        }
+        chain.push(Op::Unlock);
+        self.stage = Stage::Writing(verdict, end.is_some());
+        out.disk(TAG, chain);
+    }
+
+    fn lines(&self, verdict: &Verdict, end: &End) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let (before, line) = match verdict {
+            Verdict::Commit { before, bundle, .. } => {
+                let (what, reason) = match &self.command {
+                    Command::Load { .. } => (What::Load, None),
+                    Command::Rollback { below_floor } => (What::Rollback, below_floor.clone()),
+                };
+                (Some(before), Line { what, slot: Some(Slot::of(bundle)), reason })
+            }
+            Verdict::Refuse { before, slot, reason } => {
+                (before.as_ref(), Line { what: What::Refused, slot: slot.clone(), reason: Some(reason.clone()) })
+            }
+        };
+        // The last line promised a change that is not in force: it was cut short.
+        if let (Some(before), Some(change)) = (before, end.change)
+            && before.current.as_ref().map(|slot| slot.bundle) != Some(change)
+        {
+            lines.push(Line { what: What::NotCommitted, slot: None, reason: None });
+        }
+        lines.push(line);
+        lines
+    }
+
+    fn written(
+        &mut self,
+        verdict: Verdict,
+        history: bool,
+        completion: Completion,
+        out: &mut Outbox<'_, <Self as Machine>::Output>,
+    ) {
+        let result = match (verdict, completion) {
+            (Verdict::Refuse { reason, .. }, Err(fault)) if history => {
+                Err(alloc::format!("{reason} (and the refusal could not be recorded: {})", fault.kind))
+            }
+            (Verdict::Refuse { reason, .. }, _) => Err(reason),
+            (Verdict::Commit { bundle, after, .. }, Ok(_)) => Ok(Report { bundle, activation: after }),
+            (Verdict::Commit { .. }, Err(fault)) => Err(alloc::format!(
+                "the policy folder cannot be written: {}; `autonomy policy status` says what is in force",
+                fault.kind
+            )),
+        };
+        out.output(result);
+    }
+}

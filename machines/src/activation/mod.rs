@@ -1,0 +1,248 @@
+//! What is in force on this node (SPEC 3 and 8): `activation.json` alone says it.
+//!
+//! `Watch` is the runtime's side: it follows the file and opens what it names. `Loader` is an operator's command:
+//! it changes the file, in another process, under the lock that both share.
+
+pub mod history;
+mod loader;
+mod watch;
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::ids::Hash32;
+use crate::json::{self, Value, escape_into, push_u64};
+use crate::policy::bundle::Bundle;
+
+pub use loader::{Command, Loader, Report};
+pub use watch::{Change, Input as WatchInput, Opened, WORK, Watch};
+
+/// The longest `activation.json`, in bytes.
+pub const MAX_BYTES: u32 = 64 * 1024;
+
+/// What is read of a bundle's file: one byte more than it may have, so that a longer one shows.
+#[allow(clippy::as_conversions)] // a constant that fits
+const BUNDLE_BYTES: u32 = crate::policy::bundle::MAX_PACKED as u32 + 1;
+
+/// A bundle as `activation.json` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// SHA-256 of the bundle's bytes: its file's name.
+    pub bundle: Hash32,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its `bundle_hash`.
+    pub bundle_hash: Hash32,
+}
+
+impl Slot {
+    /// The slot of an opened bundle.
+    #[must_use]
+    pub fn of(bundle: &Bundle) -> Self {
+        Self {
+            bundle: bundle.digest,
+            name: bundle.manifest.name.clone(),
+            version: bundle.manifest.version.to_string(),
+            sequence: bundle.manifest.sequence,
+            bundle_hash: bundle.bundle_hash,
+        }
+    }
+}
+
+/// The content of `activation.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activation {
+    /// The policy in force.
+    pub current: Option<Slot>,
+    /// The last known good one.
+    pub lkg: Option<Slot>,
+    /// The lowest admissible sequence, by the name of a lock or by `policy/` and the name of a bundle.
+    pub floors: BTreeMap<String, u64>,
+}
+
+/// The floor's key of a policy bundle: locks have names without a slash.
+fn floor_key(name: &str) -> String {
+    alloc::format!("policy/{name}")
+}
+
+impl Activation {
+    /// The lowest admissible sequence of bundles of this name.
+    #[must_use]
+    pub fn policy_floor(&self, name: &str) -> u64 {
+        self.floors.get(&floor_key(name)).copied().unwrap_or(0)
+    }
+
+    /// Whether a bundle may be in force: it admits this runtime, and its sequence is not below its floor.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, bundle: &Bundle, runtime: &crate::semver::Version) -> Result<(), String> {
+        bundle.manifest.compatible(runtime).map_err(|refusal| refusal.to_string())?;
+        let (name, sequence) = (&bundle.manifest.name, bundle.manifest.sequence);
+        let floor = self.policy_floor(name);
+        if sequence < floor {
+            return Err(alloc::format!(
+                "sequence {sequence} of bundle `{name}` is below its floor {floor}, set by an earlier bundle's min_sequence"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is in force once `bundle` is: the former current becomes the last known good one.
+    #[must_use]
+    pub fn with(&self, bundle: &Bundle) -> Self {
+        let slot = Slot::of(bundle);
+        let mut floors = self.floors.clone();
+        let floor = self.policy_floor(&slot.name).max(bundle.manifest.min_sequence);
+        if floor > 0 {
+            floors.insert(floor_key(&slot.name), floor);
+        }
+        let lkg = match &self.current {
+            Some(current) if *current != slot => Some(current.clone()),
+            Some(_) | None => self.lkg.clone(),
+        };
+        Self { current: Some(slot), lkg, floors }
+    }
+
+    /// What is in force after going back to the last known good bundle: the two change places. With `below_floor`
+    /// its floor comes down to it.
+    #[must_use]
+    pub fn swapped(&self, below_floor: bool) -> Self {
+        let mut floors = self.floors.clone();
+        if let Some(lkg) = &self.lkg
+            && below_floor
+            && self.policy_floor(&lkg.name) > lkg.sequence
+        {
+            floors.insert(floor_key(&lkg.name), lkg.sequence);
+        }
+        Self { current: self.lkg.clone(), lkg: self.current.clone(), floors }
+    }
+
+    /// The file's bytes: one line of JSON.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = String::from("{\"current\":");
+        write_slot(self.current.as_ref(), &mut text);
+        text.push_str(",\"lkg\":");
+        write_slot(self.lkg.as_ref(), &mut text);
+        text.push_str(",\"lock\":null,\"floors\":{");
+        for (i, (name, floor)) in self.floors.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            escape_into(name, &mut text);
+            text.push(':');
+            push_u64(&mut text, *floor);
+        }
+        text.push_str("},\"time_floor\":null}\n");
+        text.into_bytes()
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let value = json::parse(bytes, &json::Limits::default()).map_err(|e| e.to_string())?;
+        let fields = value.as_object().ok_or("not an object")?;
+        for name in fields.keys() {
+            if !["current", "lkg", "lock", "floors", "time_floor"].contains(&name.as_str()) {
+                return Err(alloc::format!("unknown field `{name}`"));
+            }
+        }
+        let slot = |name: &str| match value.get(name) {
+            None => Err(alloc::format!("`{name}` is missing")),
+            Some(Value::Null) => Ok(None),
+            Some(slot) => parse_slot(slot).map(Some).ok_or_else(|| alloc::format!("`{name}` is not a bundle")),
+        };
+        let mut floors = BTreeMap::new();
+        for (name, floor) in value.get("floors").and_then(Value::as_object).ok_or("`floors` is missing")? {
+            let floor = floor.as_u64().ok_or_else(|| alloc::format!("the floor of `{name}` is not a number"))?;
+            floors.insert(name.clone(), floor);
+        }
+        Ok(Self { current: slot("current")?, lkg: slot("lkg")?, floors })
+    }
+}
+
+fn write_slot(slot: Option<&Slot>, text: &mut String) {
+    let Some(slot) = slot else { return text.push_str("null") };
+    text.push_str("{\"bundle\":\"sha256:");
+    slot.bundle.write_hex(text);
+    text.push_str("\",\"name\":");
+    escape_into(&slot.name, text);
+    text.push_str(",\"version\":");
+    escape_into(&slot.version, text);
+    text.push_str(",\"sequence\":");
+    push_u64(text, slot.sequence);
+    text.push_str(",\"bundle_hash\":\"sha256:");
+    slot.bundle_hash.write_hex(text);
+    text.push_str("\"}");
+}
+
+fn parse_slot(value: &Value) -> Option<Slot> {
+    if value.as_object()?.len() != 5 {
+        return None;
+    }
+    Some(Slot {
+        bundle: sha256(value.get("bundle")?)?,
+        name: value.get("name")?.as_str()?.into(),
+        version: value.get("version")?.as_str()?.into(),
+        sequence: value.get("sequence")?.as_u64()?,
+        bundle_hash: sha256(value.get("bundle_hash")?)?,
+    })
+}
+
+fn sha256(value: &Value) -> Option<Hash32> {
+    Hash32::parse_hex(value.as_str()?.strip_prefix("sha256:")?.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(n: u8, sequence: u64) -> Slot {
+        Slot {
+            bundle: Hash32([n; 32]),
+            name: "policy".into(),
+            version: "1.0.0".into(),
+            sequence,
+            bundle_hash: Hash32([n + 100; 32]),
+        }
+    }
+
+    #[test]
+    fn the_file_reads_back() {
+        let mut activation = Activation { current: Some(slot(1, 3)), lkg: None, floors: BTreeMap::new() };
+        activation.floors.insert("policy/policy".into(), 2);
+        let bytes = activation.to_bytes();
+        assert_eq!(Activation::parse(&bytes).as_ref(), Ok(&activation));
+        assert_eq!(Activation::parse(&Activation::default().to_bytes()), Ok(Activation::default()));
+    }
+
+    #[test]
+    fn p18_a_damaged_file_names_what_is_wrong_and_is_no_activation() {
+        for bytes in [&b""[..], b"{}", b"[]", b"{\"current\":1,\"lkg\":null,\"floors\":{}}", b"{\"current\":null}"] {
+            assert!(Activation::parse(bytes).is_err());
+        }
+        let bytes = Activation { current: Some(slot(1, 3)), ..Activation::default() }.to_bytes();
+        for cut in 0..bytes.len() - 1 {
+            assert!(Activation::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_swap_keeps_the_floor_unless_told_otherwise() {
+        let mut activation =
+            Activation { current: Some(slot(2, 9)), lkg: Some(slot(1, 3)), floors: BTreeMap::new() };
+        activation.floors.insert("policy/policy".into(), 5);
+        assert_eq!(activation.swapped(false).policy_floor("policy"), 5);
+        let below = activation.swapped(true);
+        assert_eq!(below.policy_floor("policy"), 3);
+        assert_eq!((below.current, below.lkg), (activation.lkg, activation.current));
+    }
+}

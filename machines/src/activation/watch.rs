@@ -1,0 +1,374 @@
+//! The runtime's side of activation: follows `activation.json` and opens what it names.
+
+use alloc::collections::VecDeque;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::disk::{Completion, Done, Fault, FaultKind, File, Lane, Op, Tag};
+use crate::machine::{Deadline, Event, Level, Machine, Note, Outbox};
+use crate::policy::bundle::Bundle;
+use crate::semver::Version;
+use crate::time::{Mono, Now, Span};
+use crate::work::{self, Compiled, Got};
+
+use super::history::{End, Line, TAIL_BYTES, What};
+use super::{Activation, BUNDLE_BYTES, MAX_BYTES, Slot};
+
+/// How often the file is looked at: a load is served well within a second (SPEC 3).
+const POLL: Span = Span::from_millis(250);
+
+/// The bit that tells this machine's work from the interceptor's, which counts from zero.
+pub const WORK: u64 = 1 << 63;
+
+/// Nothing can be asked of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {}
+
+/// What it tells.
+#[derive(Debug)]
+pub enum Change {
+    /// The file was looked at for the first time since the start, and what it names was opened or refused.
+    Settled,
+    /// This policy is in force from now on; `None` denies all.
+    Policy(Option<Opened>),
+    /// What the file names as current cannot be used.
+    Fallback {
+        /// Why.
+        reason: String,
+        /// The version that is used instead; `None` denies all.
+        to: Option<String>,
+    },
+}
+
+/// An opened policy.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The bundle.
+    pub bundle: Arc<Bundle>,
+    /// The compiled rules.
+    pub compiled: Compiled,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Watch {
+    runtime: Version,
+    require_verified: bool,
+    tags: u32,
+    works: u64,
+    settled: bool,
+    /// The file's bytes as last acted on.
+    seen: Option<Vec<u8>>,
+    activation: Activation,
+    in_force: Option<Slot>,
+    unreadable: bool,
+    stage: Stage,
+    /// Lines for the history that wait for their turn.
+    lines: VecDeque<Line>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Until the next look.
+    Resting(Mono),
+    Looking(Tag),
+    /// Reading a bundle of the file that was just read.
+    Reading(Tag, Candidate),
+    Opening(work::Tag, Candidate),
+    /// Appending to the history: holding the lock, reading its end.
+    ReadingHistory(Tag),
+    WritingHistory(Tag),
+}
+
+/// A bundle that is being tried, and what was wrong with the one before it.
+#[derive(Debug)]
+struct Candidate {
+    slot: Slot,
+    /// The slots to try after it.
+    next: Option<Slot>,
+    /// Why the current one could not be used, once that is known.
+    refused: Option<(Slot, String)>,
+}
+
+impl Machine for Watch {
+    const NAME: &'static str = "activation";
+    type Input = Input;
+    type Output = Change;
+
+    fn handle(&mut self, now: Now, event: Event<Input>, out: &mut Outbox<'_, Change>) {
+        match event {
+            Event::Start(_) => self.look(out),
+            Event::Due => {
+                if let Stage::Resting(until) = self.stage
+                    && until <= now.mono
+                {
+                    self.look(out);
+                }
+            }
+            Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
+            Event::Work(tag, got) => self.on_work(now, tag, got, out),
+            Event::Input(never) => match never {},
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        match self.stage {
+            Stage::Resting(at) => Some(Deadline { at, why: "look at activation.json" }),
+            Stage::Looking(_)
+            | Stage::Reading(..)
+            | Stage::Opening(..)
+            | Stage::ReadingHistory(_)
+            | Stage::WritingHistory(_) => None,
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.lines.len() <= 16, "activation: history lines pile up");
+    }
+}
+
+impl Watch {
+    /// A watch that has looked at nothing yet. With `require_verified`, only bundles whose digest passed the four
+    /// steps on this node are admitted.
+    #[must_use]
+    pub fn new(runtime: Version, require_verified: bool) -> Self {
+        Self {
+            runtime,
+            require_verified,
+            tags: 0,
+            works: WORK,
+            settled: false,
+            seen: None,
+            activation: Activation::default(),
+            in_force: None,
+            unreadable: false,
+            stage: Stage::Resting(Mono::ZERO),
+            lines: VecDeque::new(),
+        }
+    }
+
+    /// What the file said when it was last acted on.
+    #[must_use]
+    pub const fn activation(&self) -> &Activation {
+        &self.activation
+    }
+
+    /// The bundle in force.
+    #[must_use]
+    pub const fn in_force(&self) -> Option<&Slot> {
+        self.in_force.as_ref()
+    }
+
+    fn tag(&mut self) -> Tag {
+        self.tags = self.tags.wrapping_add(1);
+        Tag { lane: Lane::Policy, id: self.tags }
+    }
+
+    fn look(&mut self, out: &mut Outbox<'_, Change>) {
+        let tag = self.tag();
+        self.stage = Stage::Looking(tag);
+        out.disk(tag, vec![Op::Read { file: File::Activation, at: 0, len: MAX_BYTES }]);
+    }
+
+    fn rest(&mut self, now: Now, out: &mut Outbox<'_, Change>) {
+        if !self.settled {
+            self.settled = true;
+            out.output(Change::Settled);
+        }
+        if self.lines.is_empty() {
+            self.stage = Stage::Resting(now.mono.after(POLL));
+            return;
+        }
+        let tag = self.tag();
+        self.stage = Stage::ReadingHistory(tag);
+        out.disk(tag, vec![Op::Lock, Op::ReadTail { file: File::History, len: TAIL_BYTES }]);
+    }
+
+    fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, out: &mut Outbox<'_, Change>) {
+        match core::mem::replace(&mut self.stage, Stage::Resting(now.mono)) {
+            Stage::Looking(mine) if mine == tag => self.looked(now, completion, out),
+            Stage::Reading(mine, candidate) if mine == tag => self.read(now, candidate, completion, out),
+            Stage::ReadingHistory(mine) if mine == tag => self.history_read(now, completion, out),
+            Stage::WritingHistory(mine) if mine == tag => {
+                if let Err(fault) = completion {
+                    out.note(history_lost(&fault.kind.to_string()));
+                }
+                self.stage = Stage::Resting(now.mono.after(POLL));
+            }
+            Stage::Resting(_)
+            | Stage::Looking(_)
+            | Stage::Reading(..)
+            | Stage::Opening(..)
+            | Stage::ReadingHistory(_)
+            | Stage::WritingHistory(_) => panic!("activation: an unexpected completion: {tag:?}"),
+        }
+    }
+
+    fn looked(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Change>) {
+        let bytes = match completion {
+            Ok(Done::Bytes(bytes)) => Some(bytes),
+            Err(Fault { kind: FaultKind::NotFound, .. }) => None,
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
+            Err(fault) => {
+                // The device's trouble says nothing of what is in force: keep it and look again.
+                if !core::mem::replace(&mut self.unreadable, true) {
+                    out.note(
+                        Note::new(Level::Warn, "activation_unreadable")
+                            .with("file", "activation.json")
+                            .with("cause", fault.kind.to_string()),
+                    );
+                }
+                return self.rest(now, out);
+            }
+        };
+        self.unreadable = false;
+        if self.settled && self.seen == bytes {
+            return self.rest(now, out);
+        }
+        let parsed = bytes.as_deref().map_or_else(|| Ok(Activation::default()), Activation::parse);
+        self.seen = bytes;
+        match parsed {
+            Ok(activation) => {
+                self.activation = activation;
+                match (self.activation.current.clone(), self.activation.lkg.clone()) {
+                    (Some(slot), next) => self.try_slot(Candidate { slot, next, refused: None }, out),
+                    (None, _) => {
+                        self.put_in_force(None, out);
+                        self.rest(now, out);
+                    }
+                }
+            }
+            Err(words) => {
+                self.activation = Activation::default();
+                self.put_in_force(None, out);
+                self.fell_back(None, alloc::format!("activation.json is damaged: {words}"), None, out);
+                self.rest(now, out);
+            }
+        }
+    }
+
+    fn try_slot(&mut self, candidate: Candidate, out: &mut Outbox<'_, Change>) {
+        let tag = self.tag();
+        let file = File::Bundle(candidate.slot.bundle);
+        self.stage = Stage::Reading(tag, candidate);
+        out.disk(tag, vec![Op::Read { file, at: 0, len: BUNDLE_BYTES }]);
+    }
+
+    fn read(&mut self, now: Now, candidate: Candidate, completion: Completion, out: &mut Outbox<'_, Change>) {
+        match completion {
+            Ok(Done::Bytes(bytes)) => {
+                self.works += 1;
+                let tag = work::Tag(self.works);
+                self.stage = Stage::Opening(tag, candidate);
+                out.work(tag, work::Op::OpenBundle(bytes));
+            }
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
+            Err(fault) => {
+                let words = alloc::format!("its file cannot be read: {}", fault.kind);
+                self.unusable(now, candidate, words, out);
+            }
+        }
+    }
+
+    fn on_work(&mut self, now: Now, tag: work::Tag, got: Got, out: &mut Outbox<'_, Change>) {
+        let candidate = match core::mem::replace(&mut self.stage, Stage::Resting(now.mono)) {
+            Stage::Opening(mine, candidate) if mine == tag => candidate,
+            Stage::Opening(..)
+            | Stage::Resting(_)
+            | Stage::Looking(_)
+            | Stage::Reading(..)
+            | Stage::ReadingHistory(_)
+            | Stage::WritingHistory(_) => panic!("activation: unexpected work: {tag:?}"),
+        };
+        let Got::Opened(opened) = got else { panic!("activation: work of another kind") };
+        match opened.and_then(|(bundle, compiled)| self.admit(&candidate.slot, bundle, compiled)) {
+            Ok(opened) => {
+                let Candidate { slot, refused, .. } = candidate;
+                if let Some((refused, words)) = refused {
+                    self.fell_back(Some(refused), words, Some(slot.version.clone()), out);
+                }
+                self.put_in_force(Some((slot, opened)), out);
+                self.rest(now, out);
+            }
+            Err(words) => self.unusable(now, candidate, words, out),
+        }
+    }
+
+    /// The rules by which a bundle that the file names may be in force (SPEC 3).
+    fn admit(&self, slot: &Slot, bundle: Arc<Bundle>, compiled: Compiled) -> Result<Opened, String> {
+        if Slot::of(&bundle) != *slot {
+            return Err("its file holds another bundle".into());
+        }
+        if self.require_verified {
+            return Err("require_verified is on and this bundle did not pass the four steps on this node".into());
+        }
+        self.activation.admit(&bundle, &self.runtime)?;
+        Ok(Opened { bundle, compiled })
+    }
+
+    fn unusable(&mut self, now: Now, candidate: Candidate, words: String, out: &mut Outbox<'_, Change>) {
+        let Candidate { slot, next, refused } = candidate;
+        let first = refused.unwrap_or((slot, words.clone()));
+        if let Some(slot) = next {
+            return self.try_slot(Candidate { slot, next: None, refused: Some(first) }, out);
+        }
+        let reason = if first.1 == words { words } else { alloc::format!("{}; nor the last known good one: {words}", first.1) };
+        self.put_in_force(None, out);
+        self.fell_back(Some(first.0), reason, None, out);
+        self.rest(now, out);
+    }
+
+    fn put_in_force(&mut self, policy: Option<(Slot, Opened)>, out: &mut Outbox<'_, Change>) {
+        let (slot, opened) = policy.unzip();
+        let msg = if slot.is_some() { "policy_in_force" } else { "policy_none" };
+        let mut note = Note::new(Level::Info, msg);
+        if let Some(slot) = &slot {
+            note = note
+                .with("name", slot.name.as_str())
+                .with("version", slot.version.as_str())
+                .with("hash", alloc::format!("sha256:{}", slot.bundle_hash));
+        }
+        out.note(note);
+        self.in_force = slot;
+        out.output(Change::Policy(opened));
+    }
+
+    fn fell_back(&mut self, slot: Option<Slot>, reason: String, to: Option<String>, out: &mut Outbox<'_, Change>) {
+        out.note(
+            Note::new(Level::Warn, "policy_fallback")
+                .with("reason", reason.as_str())
+                .with("to", to.as_deref().unwrap_or("deny-all")),
+        );
+        if self.lines.len() < 16 {
+            self.lines.push_back(Line { what: What::Fallback, slot, reason: Some(reason.clone()) });
+        }
+        out.output(Change::Fallback { reason, to });
+    }
+
+    fn history_read(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Change>) {
+        let end = match completion {
+            Ok(Done::Tail { total, bytes }) => End::read(total, &bytes),
+            Err(Fault { kind: FaultKind::NotFound, .. }) => Ok(End::empty()),
+            Ok(Done::Nothing | Done::Bytes(_) | Done::Listing(_)) => panic!("activation: a tail without bytes"),
+            Err(fault) => Err(fault.kind.to_string()),
+        };
+        let lines: Vec<Line> = core::mem::take(&mut self.lines).into();
+        let mut chain = match end {
+            Ok(end) => end.append(now.wall, &lines),
+            Err(words) => {
+                out.note(history_lost(&words));
+                Vec::new()
+            }
+        };
+        chain.push(Op::Unlock);
+        let tag = self.tag();
+        self.stage = Stage::WritingHistory(tag);
+        out.disk(tag, chain);
+    }
+}
+
+fn history_lost(words: &str) -> Note {
+    Note::new(Level::Warn, "policy_history_not_written").with("file", "policy/history.jsonl").with("cause", words)
+}

@@ -1,0 +1,220 @@
+//! Names and numbers that must not be mixed up.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::machine::Entropy;
+use crate::time::Wall;
+
+/// 32 raw bytes of a hash. What kind of hash is said by the field that holds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash32(pub [u8; 32]);
+
+impl Hash32 {
+    /// Appends 64 lower-case hex digits.
+    pub fn write_hex(&self, out: &mut String) {
+        write_hex(&self.0, out);
+    }
+
+    /// Reads 64 lower-case hex digits; `None` for anything else.
+    #[must_use]
+    pub fn parse_hex(text: &[u8]) -> Option<Self> {
+        let digits: &[u8; 64] = text.try_into().ok()?;
+        let mut bytes = [0u8; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let [high, low] = *pair;
+            *byte = nibble(high)? << 4 | nibble(low)?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Hash32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(64);
+        self.write_hex(&mut text);
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Hash32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Appends `bytes` in lower-case hex.
+pub fn write_hex(bytes: &[u8], out: &mut String) {
+    for b in bytes {
+        out.push(digit(b >> 4));
+        out.push(digit(b & 15));
+    }
+}
+
+fn digit(n: u8) -> char {
+    char::from(if n < 10 { b'0' + n } else { b'a' + (n - 10) })
+}
+
+fn nibble(c: u8) -> Option<u8> {
+    match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// A sequence number of the log, contiguous from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// The first sequence of a log.
+    pub const FIRST: Self = Self(1);
+
+    /// `None` for 0, which is no sequence.
+    #[must_use]
+    pub const fn new(n: u64) -> Option<Self> {
+        if n == 0 { None } else { Some(Self(n)) }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The sequence after this one; `None` at the end of the numbers (FAULTS D20).
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(n) => Some(Self(n)),
+            None => None,
+        }
+    }
+}
+
+/// A UUID version 7 (RFC 9562): milliseconds of the wall clock, then 74 bits of derived entropy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uuid([u8; 16]);
+
+impl Uuid {
+    /// Appends the 36 characters of the usual text form.
+    pub fn write(&self, out: &mut String) {
+        for (i, b) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                out.push('-');
+            }
+            out.push(digit(b >> 4));
+            out.push(digit(b & 15));
+        }
+    }
+
+    /// Reads the 36 characters in lower case; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text: &[u8; 36] = text.try_into().ok()?;
+        let mut bytes = [0u8; 16];
+        let mut digits = text.iter().enumerate();
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) && digits.next()?.1 != &b'-' {
+                return None;
+            }
+            *byte = nibble(*digits.next()?.1)? << 4 | nibble(*digits.next()?.1)?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Milliseconds since the Unix epoch at which the id was made.
+    #[must_use]
+    pub fn millis(&self) -> u64 {
+        let [a, b, c, d, e, f, ..] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(36);
+        self.write(&mut text);
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Makes unique ids from entropy that was given in: the n-th id is a keyed hash of n, so that the same
+/// entropy gives the same ids.
+#[derive(Clone, Debug)]
+pub struct IdSource {
+    key: [u8; 32],
+    made: u64,
+}
+
+impl IdSource {
+    /// A source over this entropy.
+    #[must_use]
+    pub const fn new(entropy: Entropy) -> Self {
+        Self { key: entropy.0, made: 0 }
+    }
+
+    /// The next id, labelled with `wall`.
+    pub fn next(&mut self, wall: Wall) -> Uuid {
+        let hash = blake3::keyed_hash(&self.key, &self.made.to_le_bytes());
+        self.made = self.made.wrapping_add(1);
+        let mut bytes = [0u8; 16];
+        for (to, from) in bytes.iter_mut().zip(hash.as_bytes()) {
+            *to = *from;
+        }
+        let [_, _, t0, t1, t2, t3, t4, t5] = wall.as_millis().to_be_bytes();
+        for (to, from) in bytes.iter_mut().zip([t0, t1, t2, t3, t4, t5]) {
+            *to = from;
+        }
+        if let Some(b) = bytes.get_mut(6) {
+            *b = *b & 0x0f | 0x70;
+        }
+        if let Some(b) = bytes.get_mut(8) {
+            *b = *b & 0x3f | 0x80;
+        }
+        Uuid(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn d20_the_sequence_after_the_last_is_none_not_a_wrap() {
+        assert_eq!(Seq::new(u64::MAX).and_then(Seq::next), None);
+        assert_eq!(Seq::new(0), None);
+    }
+
+    #[test]
+    fn ids_are_uuid_version_7_and_repeat_with_their_entropy() {
+        let make = || IdSource::new(Entropy([7; 32]));
+        let (mut a, mut b) = (make(), make());
+        let wall = Wall::from_micros(1_763_724_637_123_456);
+        let id = a.next(wall);
+        assert_eq!(id, b.next(wall));
+        assert_ne!(id, a.next(wall));
+        let text = id.to_string();
+        assert_eq!(text.len(), 36);
+        assert_eq!(text.as_bytes()[14], b'7');
+        assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
+        assert_eq!(Uuid::parse(text.as_bytes()), Some(id));
+        assert_eq!(id.millis(), wall.as_millis());
+        assert_eq!(Uuid::parse(text.to_uppercase().as_bytes()), None);
+    }
+
+    #[test]
+    fn hex_round_trips_and_refuses_upper_case() {
+        let hash = Hash32([0xa5; 32]);
+        assert_eq!(Hash32::parse_hex(hash.to_string().as_bytes()), Some(hash));
+        assert_eq!(Hash32::parse_hex(hash.to_string().to_uppercase().as_bytes()), None);
+    }
+}
