@@ -18,6 +18,9 @@ pub mod machine;
 pub mod policy;
 pub mod runtime;
 pub mod semver;
+#[cfg(test)]
+#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, missing_docs, dead_code)]
+mod solo;
 pub mod time;
 pub mod wal;
 pub mod work;

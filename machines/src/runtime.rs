@@ -356,3 +356,8 @@ impl Runtime {
         self.log(now, Event::Input(wal::Input::Append { ticket: None, class: Class::Fault, record }), out);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+#[path = "runtime_tests.rs"]
+mod tests;

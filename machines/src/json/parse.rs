@@ -8,9 +8,9 @@ use core::fmt::{self, Write as _};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::Value;
 use super::number::Number;
 use super::write::push_u64;
-use super::Value;
 
 /// What a document may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
-use super::number::{Number, NumberKind};
 use super::Value;
+use super::number::{Number, NumberKind};
 
 /// Where text goes: into a string, or only into a count.
 trait Sink {

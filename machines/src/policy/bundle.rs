@@ -14,10 +14,9 @@ use super::manifest::{self, Manifest};
 use super::{Refusal, gzip, tar};
 use crate::ids::Hash32;
 use crate::json::{self, Value};
-use crate::semver::Version;
 
 /// Most bytes of a bundle as it is given.
-pub const MAX_BYTES: u32 = 4 * 1024 * 1024;
+pub const MAX_PACKED: usize = 4 * 1024 * 1024;
 /// Most bytes of the unpacked archive.
 pub const MAX_UNPACKED: usize = 8 * 1024 * 1024;
 /// Most bytes of one file.
@@ -31,13 +30,11 @@ const DATA: &str = "data.json";
 /// the floor is for others to say.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// The bytes as they were given; what is stored is these and no others.
-    pub bytes: Vec<u8>,
     /// What `manifest.json` says.
     pub manifest: Manifest,
     /// The Rego files, UTF-8, and `data.json` when there is one, exactly as they are in the archive.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// SHA-256 of `bytes`: the bundle's identity in storage, releases and decisions.
+    /// SHA-256 of the bundle's bytes as they were given: its identity in storage, releases and decisions.
     pub digest: Hash32,
     /// SHA-256 over names, contents and manifest; recomputed, and equal to the manifest's `bundle_hash`.
     pub bundle_hash: Hash32,
@@ -65,28 +62,14 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// Whether a runtime of version `runtime` may use a bundle with this manifest.
-///
-/// # Errors
-/// [`Refusal::Incompatible`] when `required_runtime_version` bars it.
-pub fn compatible(manifest: &Manifest, runtime: &Version) -> Result<(), Refusal> {
-    match &manifest.required_runtime {
-        Some(range) if !range.admits(runtime) => Err(Refusal::Incompatible {
-            required: alloc::format!("{range}"),
-            runtime: alloc::format!("{runtime}"),
-        }),
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// Reads a bundle.
 ///
 /// # Errors
 /// [`Refusal`] for everything that is not exactly a bundle within the limits, or whose `bundle_hash` does not
 /// fit; it says what is wrong, and where.
 pub fn open(bytes: &[u8]) -> Result<Bundle, Refusal> {
-    if !u32::try_from(bytes.len()).is_ok_and(|len| len <= MAX_BYTES) {
-        return Err(Refusal::TooLarge { len: bytes.len(), max: MAX_BYTES });
+    if bytes.len() > MAX_PACKED {
+        return Err(Refusal::TooLarge { len: bytes.len(), max: MAX_PACKED });
     }
     let archive = gzip::unpack(bytes, MAX_UNPACKED)?;
     let mut entries = tar::read(&archive, &tar::Limits { files: MAX_FILES, file_bytes: MAX_FILE })?;
@@ -103,7 +86,7 @@ pub fn open(bytes: &[u8]) -> Result<Bundle, Refusal> {
     }
     let files = entries.into_iter().map(|(name, content)| (String::from(name), content.to_vec())).collect();
     let digest = Hash32(Sha256::digest(bytes).into());
-    Ok(Bundle { bytes: bytes.to_vec(), manifest, files, digest, bundle_hash })
+    Ok(Bundle { manifest, files, digest, bundle_hash })
 }
 
 /// What the builder writes into the manifest.

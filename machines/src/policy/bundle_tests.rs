@@ -1,4 +1,5 @@
 use super::*;
+use crate::semver::Version;
 use proptest::prelude::*;
 use std::string::ToString;
 use std::vec;
@@ -54,7 +55,7 @@ fn bundles_made_by_gnu_tar_and_gzip_are_taken() {
     let manifest = &bundle.manifest;
     assert_eq!((manifest.name.as_str(), manifest.sequence, manifest.min_sequence), ("demo", 7, 3));
     assert_eq!(manifest.version.to_string(), "1.4.0");
-    assert_eq!(compatible(manifest, &Version::parse("0.1.0").unwrap()), Ok(()));
+    assert_eq!(manifest.compatible(&Version::parse("0.1.0").unwrap()), Ok(()));
     assert_eq!(manifest.redact[0].as_str(), "params.password");
 }
 
@@ -77,7 +78,7 @@ fn compatibility_is_decided_by_the_range() {
     let runtime = Version::parse("0.1.0").unwrap();
     let with = |range: Option<&str>| {
         let options = BuildOptions { runtime_version: range.map(String::from), ..options() };
-        compatible(&open(&build(&files(), &options).unwrap()).unwrap().manifest, &runtime)
+        open(&build(&files(), &options).unwrap()).unwrap().manifest.compatible(&runtime)
     };
     assert_eq!(with(None), Ok(()));
     assert_eq!(with(Some(">=0.1.0 <1.0.0")), Ok(()));
@@ -92,7 +93,6 @@ fn p20_the_digest_is_of_the_bytes_given_and_sources_are_kept_as_they_are() {
     let (a, b) = (open(GNU).unwrap(), open(&bytes).unwrap());
     assert_eq!((&a.files, a.bundle_hash), (&b.files, b.bundle_hash));
     assert_ne!(a.digest, b.digest);
-    assert_eq!((a.bytes.as_slice(), b.bytes.as_slice()), (GNU, bytes.as_slice()));
     let odd = BTreeMap::from([("x.rego".to_string(), b"package  autonomy\r\n#\xe2\x80\xa8\r\n\t\n\n".to_vec())]);
     assert_eq!(open(&build(&odd, &options()).unwrap()).unwrap().files, odd);
 }
@@ -101,7 +101,8 @@ fn p20_the_digest_is_of_the_bytes_given_and_sources_are_kept_as_they_are() {
 fn content_that_does_not_fit_the_hash_is_refused_with_both_hashes() {
     let good = open(&build(&files(), &options()).unwrap()).unwrap();
     let manifest = format_manifest(&good);
-    let bytes = packed(&[("echo_allow.rego", b"package autonomy\nallow := true\n"), ("manifest.json", manifest.as_bytes())]);
+    let bytes =
+        packed(&[("echo_allow.rego", b"package autonomy\nallow := true\n"), ("manifest.json", manifest.as_bytes())]);
     let message = open(&bytes).unwrap_err().to_string();
     assert!(message.contains(&std::format!("says sha256:{}, the content has sha256:", good.bundle_hash)), "{message}");
     // Moving a byte from a name to the content must not go unseen: the lengths are hashed.
@@ -117,7 +118,18 @@ fn format_manifest(bundle: &Bundle) -> String {
 #[test]
 fn only_the_files_of_the_format_are_admitted() {
     let rego: (&str, &[u8]) = ("a.rego", b"package autonomy");
-    for name in ["a.sh", "a.rego.bak", "B.REGO", "data.yaml", "Data.json", "sub/data.json", "sub/manifest.json", ".rego", "a/.rego", "rego"] {
+    for name in [
+        "a.sh",
+        "a.rego.bak",
+        "B.REGO",
+        "data.yaml",
+        "Data.json",
+        "sub/data.json",
+        "sub/manifest.json",
+        ".rego",
+        "a/.rego",
+        "rego",
+    ] {
         assert!(matches!(refusal(&[rego, (name, b"{}")]), Refusal::Name { .. }), "{name}");
     }
     assert!(matches!(refusal(&[rego, ("manifest.json", b"{}")]), Refusal::Name { .. }));
@@ -131,10 +143,7 @@ fn only_the_files_of_the_format_are_admitted() {
 
 #[test]
 fn contents_are_checked() {
-    assert_eq!(
-        refusal(&[("a.rego", b"package a\xff")]),
-        Refusal::NotText { name: "a.rego".to_string(), at: 9 }
-    );
+    assert_eq!(refusal(&[("a.rego", b"package a\xff")]), Refusal::NotText { name: "a.rego".to_string(), at: 9 });
     let rego: (&str, &[u8]) = ("a.rego", b"package autonomy");
     for data in [&b"{\"a\":1,\"a\":2}"[..], b"", b"{", b"{\"a\":1e400}", b"\xef\xbb\xbf{}"] {
         assert!(matches!(refusal(&[rego, ("data.json", data)]), Refusal::Json { name: "data.json", .. }));
@@ -171,9 +180,9 @@ fn f07_every_limit_holds() {
     assert_eq!(of(8, 1024 * 1024), Err(Refusal::Bomb { max: MAX_UNPACKED }));
     let zeros = gzip::pack(&vec![0; MAX_UNPACKED + 512]);
     assert_eq!(open(&zeros), Err(Refusal::Bomb { max: MAX_UNPACKED }));
-    let max = 4 * 1024 * 1024;
-    assert_eq!(open(&vec![0; max + 1]), Err(Refusal::TooLarge { len: max + 1, max: MAX_BYTES }));
-    assert!(matches!(open(&vec![0; max]), Err(Refusal::Gzip(_))));
+    let len = MAX_PACKED + 1;
+    assert_eq!(open(&vec![0; len]), Err(Refusal::TooLarge { len, max: MAX_PACKED }));
+    assert!(matches!(open(&vec![0; MAX_PACKED]), Err(Refusal::Gzip(_))));
 }
 
 #[test]
@@ -195,9 +204,7 @@ fn every_flipped_bit_is_refused_or_changes_nothing() {
             flipped[at] ^= 1 << bit;
             if let Ok(bundle) = open(&flipped) {
                 assert_ne!(bundle.digest, good.digest);
-                assert_eq!(bundle.bytes, flipped);
-                let same = Bundle { digest: good.digest, bytes: good.bytes.clone(), ..bundle };
-                assert!(same == good, "byte {at}, bit {bit}");
+                assert_eq!(Bundle { digest: good.digest, ..bundle }, good, "byte {at}, bit {bit}");
                 taken += 1;
             }
         }
@@ -237,7 +244,7 @@ proptest! {
         let _ = open(&bytes);
         let mut mixed = GNU[..cut.min(GNU.len())].to_vec();
         mixed.extend_from_slice(&bytes);
-        prop_assert!(open(&mixed).is_err());
+        prop_assert!(mixed == GNU || open(&mixed).is_err());
         // Past the checks of gzip, into the archive and the manifest.
         prop_assert!(open(&gzip::pack(&bytes)).is_err());
         let opened = open(&packed(&[("a.rego", b""), ("manifest.json", &bytes)]));

@@ -64,7 +64,9 @@ fn skip_header(bytes: &[u8]) -> Result<&[u8], Refusal> {
         return Err(Refusal::Gzip("it does not start with 1f 8b 08"));
     }
     if flags & !(FLAG_TEXT | FLAG_NAME) != 0 {
-        return Err(Refusal::Gzip("the header has an extra field, a comment, a checksum or reserved flags; use `gzip -n`"));
+        return Err(Refusal::Gzip(
+            "the header has an extra field, a comment, a checksum or reserved flags; use `gzip -n`",
+        ));
     }
     if flags & FLAG_NAME == 0 {
         return Ok(rest);
@@ -125,9 +127,8 @@ mod tests {
     const MAX: usize = 1 << 16;
 
     /// What `printf hello | gzip -n` writes.
-    const HELLO: [u8; 25] = [
-        0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 7, 0, 0x86, 0xa6, 0x10, 0x36, 5, 0, 0, 0,
-    ];
+    const HELLO: [u8; 25] =
+        [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 7, 0, 0x86, 0xa6, 0x10, 0x36, 5, 0, 0, 0];
 
     #[test]
     fn the_check_value_of_crc_32_holds() {
@@ -176,7 +177,9 @@ mod tests {
 
     #[test]
     fn hidden_header_fields_other_methods_and_wrong_trailers_are_refused() {
-        for (at, byte) in [(0, 0), (1, 0), (2, 7), (3, 2), (3, 4), (3, 16), (3, 32), (3, 64), (3, 128), (17, 0), (21, 6)] {
+        for (at, byte) in
+            [(0, 0), (1, 0), (2, 7), (3, 2), (3, 4), (3, 16), (3, 32), (3, 64), (3, 128), (17, 0), (21, 6)]
+        {
             let mut bytes = HELLO;
             bytes[at] = byte;
             let refusal = unpack(&bytes, MAX).unwrap_err();

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::{Refusal, redact};
 use crate::ids::Hash32;
@@ -41,10 +42,23 @@ pub struct Manifest {
     /// `min_sequence`: every bundle of this name below it is barred for ever.
     pub min_sequence: u64,
     /// `redact`: what is masked before a frame is made.
-    pub redact: redact::Paths,
+    pub redact: Vec<redact::Path>,
 }
 
 impl Manifest {
+    /// Whether a runtime of version `runtime` may use the bundle.
+    ///
+    /// # Errors
+    /// [`Refusal::Incompatible`] when `required_runtime_version` bars it.
+    pub fn compatible(&self, runtime: &Version) -> Result<(), Refusal> {
+        match &self.required_runtime {
+            Some(range) if !range.admits(runtime) => {
+                Err(Refusal::Incompatible { required: alloc::format!("{range}"), runtime: alloc::format!("{runtime}") })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Reads a manifest; with it the canonical JSON (RFC 8785) of the same document without `bundle_hash`, over
     /// which that hash goes.
     ///
@@ -97,7 +111,7 @@ fn sequence(value: &Value) -> Option<u64> {
     value.as_u64().filter(|n| *n <= MAX_SEQUENCE)
 }
 
-fn paths(value: &Value) -> Option<redact::Paths> {
+fn paths(value: &Value) -> Option<Vec<redact::Path>> {
     let items = value.as_array().filter(|items| items.len() <= MAX_REDACT)?;
     items.iter().map(|item| redact::Path::parse(item.as_str()?)).collect()
 }

@@ -23,9 +23,6 @@ pub enum Root {
     Output,
 }
 
-/// The paths of one bundle.
-pub type Paths = Vec<Path>;
-
 /// A path of `redact`, like `params.password` or `output.items.*.token`.
 ///
 /// Member names joined by dots; the first is `params` or `output`, which alone means the whole value. `*` matches
@@ -69,7 +66,7 @@ impl Path {
 /// Replaces what the paths of `root` reach by `"***"`. Gives the value, borrowed when nothing was reached, and
 /// the paths that reached something, as they were written and in their order.
 #[must_use]
-pub fn mask<'v>(value: &'v Value, root: Root, paths: &[Path]) -> (Cow<'v, Value>, Vec<String>) {
+pub fn mask<'v, 'p>(value: &'v Value, root: Root, paths: &'p [Path]) -> (Cow<'v, Value>, Vec<&'p str>) {
     // All paths are matched against the value as it came, so their order does not matter.
     let hits: Vec<&Path> = paths.iter().filter(|path| path.root == root && reaches(value, path.names())).collect();
     if hits.is_empty() {
@@ -79,7 +76,7 @@ pub fn mask<'v>(value: &'v Value, root: Root, paths: &[Path]) -> (Cow<'v, Value>
     for path in &hits {
         cover(&mut masked, path.names());
     }
-    (Cow::Owned(masked), hits.into_iter().map(|path| path.text.clone()).collect())
+    (Cow::Owned(masked), hits.into_iter().map(Path::as_str).collect())
 }
 
 fn reaches(value: &Value, mut names: core::str::Split<'_, char>) -> bool {

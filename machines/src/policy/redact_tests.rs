@@ -1,6 +1,6 @@
 use super::*;
-use crate::json::{self, Limits};
 use crate::json::tests::any_value;
+use crate::json::{self, Limits};
 use proptest::prelude::*;
 use std::format;
 use std::string::ToString;
@@ -28,7 +28,9 @@ fn paths_start_in_params_or_output_and_have_no_empty_name() {
     for text in ["params", "output", "params.a", "output.a.*.b", "params.é-1 x", "params.*"] {
         assert_eq!(Path::parse(text).unwrap().as_str(), text);
     }
-    for text in ["", "a", "input.a", "Params.a", "params.", "params..a", ".params", "params.a.", " params", "params.a\n"] {
+    for text in
+        ["", "a", "input.a", "Params.a", "params.", "params..a", ".params", "params.a.", " params", "params.a\n"]
+    {
         assert_eq!(Path::parse(text), None, "{text:?}");
     }
     assert!(Path::parse(&format!("params.{}", "a".repeat(249))).is_some());
@@ -39,10 +41,22 @@ fn paths_start_in_params_or_output_and_have_no_empty_name() {
 fn what_paths_reach_is_masked_and_named() {
     let input = value(r#"{"a":{"b":1,"c":[{"d":1},{"d":{"e":2}},3]},"password":"x","*":0}"#);
     for (texts, masked, hits) in [
-        (&["params.password"][..], r#"{"*":0,"a":{"b":1,"c":[{"d":1},{"d":{"e":2}},3]},"password":"***"}"#, &["params.password"][..]),
-        (&["params.a.c.*.d"], r#"{"*":0,"a":{"b":1,"c":[{"d":"***"},{"d":"***"},3]},"password":"x"}"#, &["params.a.c.*.d"]),
+        (
+            &["params.password"][..],
+            r#"{"*":0,"a":{"b":1,"c":[{"d":1},{"d":{"e":2}},3]},"password":"***"}"#,
+            &["params.password"][..],
+        ),
+        (
+            &["params.a.c.*.d"],
+            r#"{"*":0,"a":{"b":1,"c":[{"d":"***"},{"d":"***"},3]},"password":"x"}"#,
+            &["params.a.c.*.d"],
+        ),
         (&["params.a.*"], r#"{"*":0,"a":{"b":"***","c":"***"},"password":"x"}"#, &["params.a.*"]),
-        (&["params.*.c.*.d.e"], r#"{"*":0,"a":{"b":1,"c":[{"d":1},{"d":{"e":"***"}},3]},"password":"x"}"#, &["params.*.c.*.d.e"]),
+        (
+            &["params.*.c.*.d.e"],
+            r#"{"*":0,"a":{"b":1,"c":[{"d":1},{"d":{"e":"***"}},3]},"password":"x"}"#,
+            &["params.*.c.*.d.e"],
+        ),
         (&["params.a.b", "params.a", "output.a"], r#"{"*":0,"a":"***","password":"x"}"#, &["params.a.b", "params.a"]),
         (&["params.a", "params.a.b"], r#"{"*":0,"a":"***","password":"x"}"#, &["params.a", "params.a.b"]),
         (&["params"], r#""***""#, &["params"]),

@@ -16,7 +16,7 @@ pub enum Refusal {
         /// Bytes given.
         len: usize,
         /// Bytes allowed.
-        max: u32,
+        max: usize,
     },
     /// More unpacked bytes than a bundle may have; unpacking stopped there.
     #[error("the bundle unpacks to more than {max} bytes")]

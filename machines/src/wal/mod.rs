@@ -7,9 +7,14 @@
 pub mod files;
 pub mod frame;
 pub mod recovery;
+pub mod repair;
 pub mod scan;
 pub mod verdict;
 mod space;
+#[cfg(test)]
+#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+#[allow(clippy::wildcard_enum_match_arm)]
+mod tests;
 mod writer;
 
 use alloc::boxed::Box;
