@@ -217,12 +217,7 @@ pub enum Op {
 pub fn replace(what: Replaced, bytes: Vec<u8>) -> Vec<Op> {
     let temp = File::Temp(what);
     let file = what.file();
-    vec![
-        Op::Put { file: temp, bytes },
-        Op::Sync(temp),
-        Op::Rename { from: temp, to: file },
-        Op::SyncDir(file.dir()),
-    ]
+    vec![Op::Put { file: temp, bytes }, Op::Sync(temp), Op::Rename { from: temp, to: file }, Op::SyncDir(file.dir())]
 }
 
 /// The result of a chain.

@@ -4,6 +4,19 @@
 //! the time, changes its state and pushes what it wants done into an outbox; a driver carries it out.
 #![no_std]
 #![forbid(unsafe_code)]
+// Tests may take short cuts that the machines themselves may not.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        clippy::wildcard_enum_match_arm,
+        clippy::useless_format,
+        clippy::needless_range_loop
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]
@@ -19,7 +32,6 @@ pub mod policy;
 pub mod runtime;
 pub mod semver;
 #[cfg(test)]
-#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, missing_docs, dead_code)]
 mod solo;
 pub mod time;
 pub mod wal;

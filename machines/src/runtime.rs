@@ -358,6 +358,5 @@ impl Runtime {
 }
 
 #[cfg(test)]
-#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 #[path = "runtime_tests.rs"]
 mod tests;

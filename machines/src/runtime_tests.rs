@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::activation::{Activation, Command, Loader};
-use crate::disk::{File, FaultKind};
+use crate::disk::{FaultKind, File};
 use crate::json::Value;
 use crate::policy::bundle::{self, BuildOptions};
 use crate::policy::verdict::{Evaluation, EvaluationFault};
@@ -117,11 +117,9 @@ fn answers(node: &Node) -> Vec<(u64, u16, String)> {
     node.outputs
         .iter()
         .filter_map(|o| match o {
-            Output::Answer(CallId(id), answer) => Some((
-                *id,
-                answer.status(),
-                answer.reason().or(answer.error()).unwrap_or("").to_string(),
-            )),
+            Output::Answer(CallId(id), answer) => {
+                Some((*id, answer.status(), answer.reason().or(answer.error()).unwrap_or("").to_string()))
+            }
             Output::Ready | Output::Stopped => None,
         })
         .collect()
@@ -171,14 +169,21 @@ fn an_allowed_answer_has_the_fields_of_the_contract() {
 
 #[test]
 fn p01_p22_modes_and_results_enumerated_only_one_pair_allows() {
-    let results: Vec<(&str, Box<dyn Fn() -> Got>)> = vec![
+    type Case = (&'static str, Box<dyn Fn() -> Got>);
+    let results: Vec<Case> = vec![
         ("allow", Box::new(allow)),
         ("no_match", Box::new(|| Got::Evaluated(Ok(Evaluation { allow: None, deny: None })))),
-        ("type_error", Box::new(|| Got::Evaluated(Ok(Evaluation { allow: Some(Value::String("true".into())), deny: None })))),
-        ("denied", Box::new(|| {
-            let reasons = Value::Array(vec![Value::String("b".into()), Value::String("a".into())]);
-            Got::Evaluated(Ok(Evaluation { allow: Some(Value::Bool(true)), deny: Some(reasons) }))
-        })),
+        (
+            "type_error",
+            Box::new(|| Got::Evaluated(Ok(Evaluation { allow: Some(Value::String("true".into())), deny: None }))),
+        ),
+        (
+            "denied",
+            Box::new(|| {
+                let reasons = Value::Array(vec![Value::String("b".into()), Value::String("a".into())]);
+                Got::Evaluated(Ok(Evaluation { allow: Some(Value::Bool(true)), deny: Some(reasons) }))
+            }),
+        ),
         ("evaluator_error", Box::new(|| Got::Evaluated(Err(EvaluationFault::Error("x".into()))))),
         ("evaluator_error", Box::new(|| Got::Evaluated(Err(EvaluationFault::Panic)))),
         ("budget", Box::new(|| Got::Evaluated(Err(EvaluationFault::Budget)))),
@@ -361,7 +366,9 @@ fn p16_p17_a_load_is_served_within_a_second_and_calls_name_one_policy() {
     let refs: Vec<String> = node
         .outputs
         .iter()
-        .filter_map(|o| if let Output::Answer(_, a) = o { a.decided()?.policy.as_ref().map(|p| p.version.clone()) } else { None })
+        .filter_map(|o| {
+            if let Output::Answer(_, a) = o { a.decided()?.policy.as_ref().map(|p| p.version.clone()) } else { None }
+        })
         .collect();
     assert_eq!(refs, ["1.0.0", "2.0.0"]);
     assert_eq!(node.machine.status().activation.lkg.map(|s| s.version).as_deref(), Some("1.0.0"));

@@ -5,7 +5,7 @@
 //! `autonomy-policy-history-v1`. A line is written before `activation.json` is replaced; one whose change was then
 //! cut short is followed by a `not_committed` line.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::disk::{Dir, File, Op};
@@ -100,7 +100,8 @@ impl End {
         if len == 0 {
             return Ok(Self { torn, ..Self::empty() });
         }
-        let damaged = || String::from("policy/history.jsonl is damaged: its last line is not one of ours; move it away");
+        let damaged =
+            || String::from("policy/history.jsonl is damaged: its last line is not one of ours; move it away");
         let lines = tail.get(..whole).unwrap_or(&[]);
         let before = lines.get(..whole.saturating_sub(1)).unwrap_or(&[]);
         let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
@@ -191,7 +192,7 @@ pub fn verify(bytes: &[u8]) -> Result<u64, String> {
     let mut count = 0u64;
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         count += 1;
-        let wrong = |words: &str| alloc::format!("line {}: {words}", count.to_string());
+        let wrong = |words: &str| alloc::format!("line {count}: {words}");
         let (covered, h) = split_tail(line).ok_or_else(|| wrong("not a line of a policy history"))?;
         if link(&prev, covered) != h {
             return Err(wrong("its hash does not verify against the line before it"));

@@ -211,9 +211,9 @@ impl Loader {
 
     fn judge_load(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
         let verified = match &self.command {
-            Command::Load { require_verified: true, .. } => Err(String::from(
-                "require_verified is on and this bundle did not pass the four steps on this node",
-            )),
+            Command::Load { require_verified: true, .. } => {
+                Err(String::from("require_verified is on and this bundle did not pass the four steps on this node"))
+            }
             Command::Load { .. } | Command::Rollback { .. } => Ok(()),
         };
         match verified.and_then(|()| before.admit(&bundle, &self.runtime)) {
@@ -228,9 +228,9 @@ impl Loader {
         let admitted = if after.current != Some(Slot::of(&bundle)) {
             Err(String::from("the last known good bundle's file holds another bundle"))
         } else {
-            after.admit(&bundle, &self.runtime).map_err(|words| {
-                alloc::format!("{words}; `--below-floor --reason TEXT` goes below it and is recorded")
-            })
+            after
+                .admit(&bundle, &self.runtime)
+                .map_err(|words| alloc::format!("{words}; `--below-floor --reason TEXT` goes below it and is recorded"))
         };
         match admitted {
             Ok(()) => Verdict::Commit { before, after, bundle },

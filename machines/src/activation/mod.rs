@@ -237,8 +237,7 @@ mod tests {
 
     #[test]
     fn a_swap_keeps_the_floor_unless_told_otherwise() {
-        let mut activation =
-            Activation { current: Some(slot(2, 9)), lkg: Some(slot(1, 3)), floors: BTreeMap::new() };
+        let mut activation = Activation { current: Some(slot(2, 9)), lkg: Some(slot(1, 3)), floors: BTreeMap::new() };
         activation.floors.insert("policy/policy".into(), 5);
         assert_eq!(activation.swapped(false).policy_floor("policy"), 5);
         let below = activation.swapped(true);

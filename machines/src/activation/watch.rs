@@ -314,7 +314,8 @@ impl Watch {
         if let Some(slot) = next {
             return self.try_slot(Candidate { slot, next: None, refused: Some(first) }, out);
         }
-        let reason = if first.1 == words { words } else { alloc::format!("{}; nor the last known good one: {words}", first.1) };
+        let reason =
+            if first.1 == words { words } else { alloc::format!("{}; nor the last known good one: {words}", first.1) };
         self.put_in_force(None, out);
         self.fell_back(Some(first.0), reason, None, out);
         self.rest(now, out);

@@ -396,7 +396,9 @@ impl Interceptor {
                 let (status, code, words) = match fault {
                     ToolFault::BadParams(words) => (400, "invalid_params", words),
                     ToolFault::Failed(words) => (502, "tool_failed", words),
-                    ToolFault::TimedOut => (504, "tool_timeout", String::from("the tool ran out of time and was stopped")),
+                    ToolFault::TimedOut => {
+                        (504, "tool_timeout", String::from("the tool ran out of time and was stopped"))
+                    }
                 };
                 let error = alloc::format!("{code}: {words}");
                 (record::failure(id, &call.request, took, code, &words), Outcome::Failed(status, error))
@@ -444,9 +446,7 @@ impl Interceptor {
                     out.work(running(key), work::Op::CancelTool);
                     self.finish(now, key, Err(ToolFault::TimedOut), out);
                 }
-                Some(
-                    Phase::Queued | Phase::Denying { .. } | Phase::Allowing { .. } | Phase::Recording { .. },
-                )
+                Some(Phase::Queued | Phase::Denying { .. } | Phase::Allowing { .. } | Phase::Recording { .. })
                 | None => panic!("interceptor: a deadline of a call that waits for nothing"),
             }
         }

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_request_has_a_kind_and_may_have_params_and_an_agent() {
-        let request = Request::parse(br#"{"kind":"tool.echo","params":{"message":"hello"},"agent":"a"}"#, None).unwrap();
+        let request =
+            Request::parse(br#"{"kind":"tool.echo","params":{"message":"hello"},"agent":"a"}"#, None).unwrap();
         assert_eq!(request.kind(), "tool.echo");
         assert_eq!(request.params().get("message").and_then(Value::as_str), Some("hello"));
         assert_eq!(request.agent(), Some("a"));

@@ -39,6 +39,10 @@ impl Default for Limits {
     }
 }
 
+/// How many values one document may hold. A value in memory takes many times its text; without this bound a
+/// megabyte of empty objects would become a hundred.
+pub const MAX_VALUES: usize = 65_536;
+
 /// What is wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,6 +59,8 @@ pub enum Fault {
         /// The limit.
         max: usize,
     },
+    /// More values than [`MAX_VALUES`].
+    TooMany,
     /// One object has the same key twice, compared after decoding.
     DuplicateKey,
     /// A number that is no exact integer of 64 bits and no fraction.
@@ -93,6 +99,7 @@ impl fmt::Display for Error {
         match &self.fault {
             Fault::TooLong { len, max } => write!(f, "{len} bytes of JSON, the limit is {max}")?,
             Fault::TooDeep { max } => write!(f, "nested deeper than {max}")?,
+            Fault::TooMany => write!(f, "more than {MAX_VALUES} values")?,
             Fault::DuplicateKey => f.write_str("duplicate key")?,
             Fault::Number => f.write_str(
                 "number out of range (integers of 64 bits, or fractions; a number with a point or exponent that is \
@@ -126,7 +133,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Error> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(whole(Fault::ByteOrderMark));
     }
-    let mut trace = Trace { fault: None, path: Vec::new(), max_depth: limits.max_depth };
+    let mut trace = Trace { fault: None, path: Vec::new(), max_depth: limits.max_depth, values: 0 };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = Reader { trace: &mut trace, left: limits.max_depth }.deserialize(&mut reader);
     match read.and_then(|value| reader.end().map(|()| value)) {
@@ -141,6 +148,8 @@ struct Trace {
     /// From the fault outwards.
     path: Vec<Step>,
     max_depth: usize,
+    /// Values read so far.
+    values: usize,
 }
 
 enum Step {
@@ -215,6 +224,10 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        self.trace.values += 1;
+        if self.trace.values > MAX_VALUES {
+            return Err(self.trace.refuse(Fault::TooMany));
+        }
         from.deserialize_any(self)
     }
 }

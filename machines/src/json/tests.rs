@@ -340,3 +340,11 @@ fn the_widest_integers_are_written_in_full() {
     assert_eq!(out, "-9223372036854775808018446744073709551615");
     assert_eq!(Value::Array(vec![Value::from(i64::MIN), Value::from(u64::MAX), Value::from(0_u64)]).encoded_len(), 45);
 }
+
+#[test]
+fn p10_x05_more_values_than_the_limit_are_refused_before_they_are_all_kept() {
+    let wide = |n: usize| std::format!("[{}]", std::vec!["0"; n].join(","));
+    assert!(parse(wide(super::parse::MAX_VALUES - 1).as_bytes(), &Limits::default()).is_ok());
+    let refused = parse(wide(super::parse::MAX_VALUES).as_bytes(), &Limits::default()).unwrap_err();
+    assert_eq!(refused.fault(), &Fault::TooMany);
+}

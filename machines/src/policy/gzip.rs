@@ -122,7 +122,6 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::string::ToString;
 
     const MAX: usize = 1 << 16;
 
@@ -183,7 +182,7 @@ mod tests {
             let mut bytes = HELLO;
             bytes[at] = byte;
             let refusal = unpack(&bytes, MAX).unwrap_err();
-            assert!(matches!(refusal, Refusal::Gzip(_)), "{at}: {}", refusal.to_string());
+            assert!(matches!(refusal, Refusal::Gzip(_)), "{at}: {}", refusal);
         }
     }
 

@@ -2,7 +2,6 @@ use super::*;
 use proptest::prelude::*;
 use std::format;
 use std::string::ToString;
-use std::vec;
 
 const LIMITS: Limits = Limits { files: 4, file_bytes: 2000 };
 
@@ -339,6 +338,6 @@ proptest! {
         bytes.truncate(len);
         let mut block = header(b"a.rego", b'0', 0);
         block[124..135].copy_from_slice(format!("{:011o}", sizes >> 31).as_bytes());
-        let _ = read(&[vec![signed(block)].concat(), bytes].concat(), &LIMITS);
+        let _ = read(&[[signed(block)].concat(), bytes].concat(), &LIMITS);
     }
 }

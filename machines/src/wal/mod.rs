@@ -9,12 +9,10 @@ pub mod frame;
 pub mod recovery;
 pub mod repair;
 pub mod scan;
-pub mod verdict;
 mod space;
 #[cfg(test)]
-#[allow(clippy::all, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
-#[allow(clippy::wildcard_enum_match_arm)]
 mod tests;
+pub mod verdict;
 mod writer;
 
 use alloc::boxed::Box;
@@ -262,11 +260,7 @@ impl Wal {
     /// A log that was not opened yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self {
-            config,
-            ids: IdSource::new(Entropy([0; 32])),
-            phase: Phase::Recovering(Box::new(Recovery::default())),
-        }
+        Self { config, ids: IdSource::new(Entropy([0; 32])), phase: Phase::Recovering(Box::default()) }
     }
 
     /// The log as an operator sees it; `None` before it was opened.
@@ -361,7 +355,10 @@ impl Wal {
     fn mended(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Output>) {
         let Phase::Mending(plan) = core::mem::replace(&mut self.phase, Phase::Failed(None)) else { return };
         if let Err(fault) = completion {
-            let words = alloc::format!("the log folder cannot be written: {}; free space or mend the disk, then start again", fault.kind);
+            let words = alloc::format!(
+                "the log folder cannot be written: {}; free space or mend the disk, then start again",
+                fault.kind
+            );
             return self.refuse(&words, "IO", 0, out);
         }
         let Plan { base, finding } = *plan;
@@ -382,7 +379,8 @@ impl Wal {
                 body: alloc::format!(
                     "{{\"code\":\"wal_tail_truncated\",\"message\":\"{} bytes behind the last whole frame were cut; \
                      no answer was given from them\",\"bytes\":{}}}",
-                    torn.bytes, torn.bytes
+                    torn.bytes,
+                    torn.bytes
                 ),
             };
             let went = writer.append(now, None, Class::Fault, record, out);
@@ -434,4 +432,3 @@ fn mending(base: &Base, finding: &Finding) -> Vec<Op> {
     }
     chain
 }
-

@@ -418,14 +418,7 @@ impl Recovery {
         self.stage = Stage::Searching(searching);
     }
 
-    fn settle(
-        &mut self,
-        scanning: Scanning,
-        file: File,
-        bad: Bad,
-        shown_durable: bool,
-        out: &mut Outbox<'_, Output>,
-    ) {
+    fn settle(&mut self, scanning: Scanning, file: File, bad: Bad, shown_durable: bool, out: &mut Outbox<'_, Output>) {
         let facts = Facts {
             segment: if file == File::Live { Segment::Live } else { Segment::Sealed },
             bad,
@@ -441,8 +434,7 @@ impl Recovery {
                 self.finish(out);
             }
             Verdict::Cut => {
-                self.found.torn =
-                    Some(TornTail { offset: scanning.at, bytes: len.saturating_sub(scanning.at), bad });
+                self.found.torn = Some(TornTail { offset: scanning.at, bytes: len.saturating_sub(scanning.at), bad });
                 self.file_read(&scanning, file, len);
                 self.end_of_log(scanning, out);
             }

@@ -109,10 +109,7 @@ impl Repair {
         if name == file && out == bytes {
             return Verdict::Keep;
         }
-        match file {
-            File::Sealed(_) if out.is_empty() => Verdict::Drop,
-            _ => Verdict::Replace(name, out),
-        }
+        if file != File::Live && out.is_empty() { Verdict::Drop } else { Verdict::Replace(name, out) }
     }
 
     /// The base, if it has to be written, and what was done.
@@ -138,8 +135,7 @@ impl Repair {
     fn bury(&mut self, last: u64, bridge: Hash32, out: &mut Vec<u8>) {
         let Some(seq) = Seq::new(last) else { return };
         let lost = Tombstone { first: self.chain.next, last, bridge };
-        let record =
-            Record { kind: Kind::Error, audit_id: self.ids.next(self.now), trace: None, body: lost.body() };
+        let record = Record { kind: Kind::Error, audit_id: self.ids.next(self.now), trace: None, body: lost.body() };
         let place = Place { seq, ts: self.now, safe: self.chain.last() };
         frame::encode(out, &self.chain.prev, &place, &record);
         self.summary.lost.push((lost.first, last));

@@ -175,7 +175,11 @@ impl Tombstone {
         alloc::format!(
             "{{\"code\":\"{LOST_RANGE}\",\"message\":\"frames {} to {} were lost and could not be repaired\",\
              \"first_lost\":{},\"last_lost\":{},\"bridge_h\":\"{}\"}}",
-            self.first, self.last, self.first, self.last, self.bridge
+            self.first,
+            self.last,
+            self.first,
+            self.last,
+            self.bridge
         )
     }
 }

@@ -134,8 +134,7 @@ mod tests {
                         shown_durable: bits & 4 != 0,
                     };
                     let verdict = judge(facts);
-                    let durable =
-                        segment == Segment::Sealed || facts.at_or_below_floor || facts.shown_durable;
+                    let durable = segment == Segment::Sealed || facts.at_or_below_floor || facts.shown_durable;
                     assert_eq!(verdict == Verdict::Cut, !durable, "{facts:?}: durable data is never cut");
                     cuts += u32::from(verdict == Verdict::Cut);
                     writeln!(

@@ -101,9 +101,8 @@ impl Writer {
         };
         let mut unfinished: Vec<(Seq, Uuid)> = open.iter().map(|(id, seq)| (*seq, *id)).collect();
         unfinished.sort_unstable();
-        let live = finding
-            .live
-            .map_or(Live { first: next, len: 0 }, |live| Live { first: live.first.get(), len: live.good });
+        let live =
+            finding.live.map_or(Live { first: next, len: 0 }, |live| Live { first: live.first.get(), len: live.good });
         let mut writer = Self {
             room: Room::new(config.max_bytes, config.on_full),
             retain: config.retain,
@@ -197,7 +196,9 @@ impl Writer {
                 Ok(())
             }
             Keeping::Removing(mine, count) if mine == tag => self.removed(now, completion, count, out),
-            Keeping::Nothing | Keeping::SyncingSafe(_) | Keeping::ReadingPositions(_) | Keeping::Removing(..) => panic!("wal: completion of a chain that is not under way: {tag:?}"),
+            Keeping::Nothing | Keeping::SyncingSafe(_) | Keeping::ReadingPositions(_) | Keeping::Removing(..) => {
+                panic!("wal: completion of a chain that is not under way: {tag:?}")
+            }
         }
     }
 
@@ -437,10 +438,8 @@ impl Writer {
             return self.remove(count, out);
         }
         let wanted = !self.squeezed.is_empty() || self.full;
-        let live_delivered = self.live.len > 0
-            && self.flight.is_none()
-            && self.synced <= self.delivered
-            && self.open.is_empty();
+        let live_delivered =
+            self.live.len > 0 && self.flight.is_none() && self.synced <= self.delivered && self.open.is_empty();
         if wanted && live_delivered {
             // Seal it, so that it can go; its completion reads the cursors again.
             self.seal_now = true;
