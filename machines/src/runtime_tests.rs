@@ -480,3 +480,35 @@ fn require_verified_admits_nothing_that_did_not_pass_the_four_steps() {
     let command = Command::Load { bytes: bundle("2.0.0", 0, 0), require_verified: true };
     assert!(operate(&files, command, None).1.unwrap_err().contains("require_verified"));
 }
+
+#[test]
+fn x06_a_bundle_that_the_device_would_not_give_is_tried_again_and_told_once() {
+    let files = loaded(bundle("1.0.0", 0, 0));
+    let mut node = Solo::new(Runtime::new(config()), files);
+    node.event(Event::Start(crate::machine::Entropy([3; 32])));
+    // The log opens; the bundle cannot be read, twice.
+    for _ in 0..2 {
+        while !reads_bundle(&node) {
+            if node.chains.is_empty() {
+                let due = node.machine.deadline().unwrap();
+                node.now.mono = node.now.mono.max(due.at);
+                node.event(Event::Due);
+            } else {
+                node.step();
+            }
+        }
+        node.fail = Some((0, FaultKind::Io(24)));
+        node.step();
+        node.run();
+    }
+    assert_eq!(node.machine.mode(), Mode::NoPolicy);
+    assert_eq!(log_text(&node).matches("policy_fallback").count(), 1);
+    node.wake();
+    settle(&mut node);
+    assert_eq!(node.machine.mode(), Mode::Normal);
+}
+
+fn reads_bundle(node: &Node) -> bool {
+    use crate::disk::Op;
+    node.chains.front().is_some_and(|(_, chain)| matches!(chain.first(), Some(Op::Read { file: File::Bundle(_), .. })))
+}

@@ -64,6 +64,10 @@ pub struct Watch {
     activation: Activation,
     in_force: Option<Slot>,
     unreadable: bool,
+    /// A bundle could not be read for the device's sake: the same file is worth another try.
+    again: bool,
+    /// The fallback that was told last, so that it is told once.
+    told: Option<(String, Option<String>)>,
     stage: Stage,
     /// Lines for the history that wait for their turn.
     lines: VecDeque<Line>,
@@ -144,6 +148,8 @@ impl Watch {
             activation: Activation::default(),
             in_force: None,
             unreadable: false,
+            again: false,
+            told: None,
             stage: Stage::Resting(Mono::ZERO),
             lines: VecDeque::new(),
         }
@@ -224,8 +230,12 @@ impl Watch {
             }
         };
         self.unreadable = false;
-        if self.settled && self.seen == bytes {
+        if self.settled && self.seen == bytes && !self.again {
             return self.rest(now, out);
+        }
+        self.again = false;
+        if self.seen != bytes {
+            self.told = None;
         }
         let parsed = bytes.as_deref().map_or_else(|| Ok(Activation::default()), Activation::parse);
         self.seen = bytes;
@@ -266,6 +276,7 @@ impl Watch {
             }
             Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
             Err(fault) => {
+                self.again |= fault.kind != FaultKind::NotFound;
                 let words = alloc::format!("its file cannot be read: {}", fault.kind);
                 self.unusable(now, candidate, words, out);
             }
@@ -323,6 +334,10 @@ impl Watch {
 
     fn put_in_force(&mut self, policy: Option<(Slot, Opened)>, out: &mut Outbox<'_, Change>) {
         let (slot, opened) = policy.unzip();
+        if self.settled && slot == self.in_force {
+            // Tried again with the same end: nothing changes for anybody.
+            return;
+        }
         let msg = if slot.is_some() { "policy_in_force" } else { "policy_none" };
         let mut note = Note::new(Level::Info, msg);
         if let Some(slot) = &slot {
@@ -337,6 +352,10 @@ impl Watch {
     }
 
     fn fell_back(&mut self, slot: Option<Slot>, reason: String, to: Option<String>, out: &mut Outbox<'_, Change>) {
+        if self.told.as_ref().is_some_and(|told| (&told.0, &told.1) == (&reason, &to)) {
+            return;
+        }
+        self.told = Some((reason.clone(), to.clone()));
         out.note(
             Note::new(Level::Warn, "policy_fallback")
                 .with("reason", reason.as_str())

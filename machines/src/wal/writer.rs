@@ -153,7 +153,9 @@ impl Writer {
         if len > frame::MAX_FRAME {
             return refuse(Refused::TooLong, out);
         }
-        if self.batch.bytes.len().saturating_add(len) > BACKLOG || self.next == u64::MAX {
+        // An outcome is never refused for that: its call was let in, and the calls under way are bounded.
+        let backlog = class != Class::Outcome && self.batch.bytes.len().saturating_add(len) > BACKLOG;
+        if backlog || self.next == u64::MAX {
             return refuse(Refused::Backlog, out);
         }
         let len = u64::try_from(len).unwrap_or(u64::MAX);
