@@ -45,14 +45,23 @@ impl fmt::Debug for Hash32 {
 
 /// Appends `bytes` in lower-case hex.
 pub fn write_hex(bytes: &[u8], out: &mut String) {
-    for b in bytes {
-        out.push(digit(b >> 4));
-        out.push(digit(b & 15));
+    // Digits are put together on the stack first: this is on the path of every answer.
+    for part in bytes.chunks(32) {
+        let mut digits = [[0u8; 2]; 32];
+        for (pair, byte) in digits.iter_mut().zip(part) {
+            *pair = hex_pair(*byte);
+        }
+        let written = digits.as_flattened().get(..part.len() * 2).unwrap_or(&[]);
+        out.push_str(core::str::from_utf8(written).unwrap_or(""));
     }
 }
 
-fn digit(n: u8) -> char {
-    char::from(if n < 10 { b'0' + n } else { b'a' + (n - 10) })
+const fn hex_pair(byte: u8) -> [u8; 2] {
+    [digit(byte >> 4), digit(byte & 15)]
+}
+
+const fn digit(n: u8) -> u8 {
+    if n < 10 { b'0' + n } else { b'a' + (n - 10) }
 }
 
 fn nibble(c: u8) -> Option<u8> {
@@ -100,13 +109,17 @@ pub struct Uuid([u8; 16]);
 impl Uuid {
     /// Appends the 36 characters of the usual text form.
     pub fn write(&self, out: &mut String) {
-        for (i, b) in self.0.iter().enumerate() {
+        let mut text = [b'-'; 36];
+        let mut slots = text.iter_mut();
+        for (i, byte) in self.0.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
-                out.push('-');
+                slots.next();
             }
-            out.push(digit(b >> 4));
-            out.push(digit(b & 15));
+            for (digit, slot) in hex_pair(*byte).into_iter().zip(slots.by_ref()) {
+                *slot = digit;
+            }
         }
+        out.push_str(core::str::from_utf8(&text).unwrap_or(""));
     }
 
     /// Reads the 36 characters in lower case; `None` for anything else.

@@ -129,20 +129,23 @@ impl Wall {
         let secs = self.0 / 1_000_000;
         let (year, month, day) = civil(secs / 86_400);
         let of_day = secs % 86_400;
-        push_digits(out, year, 4);
-        out.push('-');
-        push_digits(out, month, 2);
-        out.push('-');
-        push_digits(out, day, 2);
-        out.push('T');
-        push_digits(out, of_day / 3_600, 2);
-        out.push(':');
-        push_digits(out, of_day / 60 % 60, 2);
-        out.push(':');
-        push_digits(out, of_day % 60, 2);
-        out.push('.');
-        push_digits(out, self.0 % 1_000_000, 6);
-        out.push('Z');
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (0, 4, year),
+            (5, 2, month),
+            (8, 2, day),
+            (11, 2, of_day / 3_600),
+            (14, 2, of_day / 60 % 60),
+            (17, 2, of_day % 60),
+            (20, 6, self.0 % 1_000_000),
+        ];
+        for (at, width, mut n) in fields {
+            for slot in text.iter_mut().skip(at).take(width).rev() {
+                *slot = b'0' + u8::try_from(n % 10).unwrap_or(0);
+                n /= 10;
+            }
+        }
+        out.push_str(core::str::from_utf8(&text).unwrap_or(""));
     }
 
     /// Reads what `write_rfc3339` writes; `None` for any other text, also for other valid RFC 3339.
@@ -186,13 +189,6 @@ pub struct Now {
     pub mono: Mono,
     /// The wall clock.
     pub wall: Wall,
-}
-
-fn push_digits(out: &mut String, n: u64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = n / 10u64.pow(place) % 10;
-        out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
-    }
 }
 
 /// Days since 1970-01-01 to year, month, day of the proleptic Gregorian calendar, by 400-year eras that
