@@ -19,11 +19,10 @@ impl Hash32 {
     /// Reads 64 lower-case hex digits; `None` for anything else.
     #[must_use]
     pub fn parse_hex(text: &[u8]) -> Option<Self> {
-        let digits: &[u8; 64] = text.try_into().ok()?;
+        let values = hex_values::<64>(text.try_into().ok()?)?;
         let mut bytes = [0u8; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
-            let [high, low] = *pair;
-            *byte = nibble(high)? << 4 | nibble(low)?;
+        for (byte, [high, low]) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
+            *byte = high << 4 | low;
         }
         Some(Self(bytes))
     }
@@ -64,12 +63,16 @@ const fn digit(n: u8) -> u8 {
     if n < 10 { b'0' + n } else { b'a' + (n - 10) }
 }
 
-fn nibble(c: u8) -> Option<u8> {
-    match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
+/// The values of lower-case hex digits, without branches: recovery reads one hash and one id for every frame.
+fn hex_values<const N: usize>(digits: &[u8; N]) -> Option<[u8; N]> {
+    let mut values = [0u8; N];
+    let mut bad = false;
+    for (value, c) in values.iter_mut().zip(digits) {
+        let (digit, letter) = (c.wrapping_sub(b'0'), c.wrapping_sub(b'a'));
+        bad |= (digit >= 10) & (letter >= 6);
+        *value = if digit < 10 { digit } else { letter.wrapping_add(10) };
     }
+    (!bad).then_some(values)
 }
 
 /// A sequence number of the log, contiguous from 1.
@@ -126,15 +129,20 @@ impl Uuid {
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text: &[u8; 36] = text.try_into().ok()?;
-        let mut bytes = [0u8; 16];
-        let mut digits = text.iter().enumerate();
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) && digits.next()?.1 != &b'-' {
-                return None;
-            }
-            *byte = nibble(*digits.next()?.1)? << 4 | nibble(*digits.next()?.1)?;
+        let mut digits = [0u8; 32];
+        let mut rest = &mut digits[..];
+        for (at, len) in [(0, 8), (9, 4), (14, 4), (19, 4), (24, 12)] {
+            let (group, behind) = rest.split_at_mut_checked(len)?;
+            group.copy_from_slice(text.get(at..at + len)?);
+            rest = behind;
         }
-        Some(Self(bytes))
+        let dashes = [8, 13, 18, 23].iter().all(|at| text.get(*at) == Some(&b'-'));
+        let values = hex_values::<32>(&digits)?;
+        let mut bytes = [0u8; 16];
+        for (byte, [high, low]) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
+            *byte = high << 4 | low;
+        }
+        dashes.then_some(Self(bytes))
     }
 
     /// Milliseconds since the Unix epoch at which the id was made.

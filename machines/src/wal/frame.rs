@@ -46,14 +46,12 @@ impl Kind {
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
-        match text {
-            b"decision" => Some(Self::Decision),
-            b"action" => Some(Self::Action),
-            b"lifecycle" => Some(Self::Lifecycle),
-            b"error" => Some(Self::Error),
-            _ => None,
-        }
+    /// The kind that `bytes` begin with, with its closing quote, and what follows.
+    fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        [Self::Decision, Self::Action, Self::Error, Self::Lifecycle].into_iter().find_map(|kind| {
+            let rest = bytes.strip_prefix(kind.as_str().as_bytes())?;
+            Some((kind, rest.strip_prefix(b"\"")?))
+        })
     }
 }
 
@@ -205,14 +203,15 @@ impl<'a> Frame<'a> {
         rest.expect(b",\"ts\":\"")?;
         let ts = core::str::from_utf8(rest.take(27)?).ok()?;
         rest.expect(b"\",\"kind\":\"")?;
-        let kind = Kind::parse(rest.until_quote()?)?;
+        let (kind, after) = Kind::split(rest.0)?;
+        rest.0 = after;
         rest.expect(b",\"audit_id\":\"")?;
-        let audit_id = Uuid::parse(rest.until_quote()?)?;
-        rest.expect(b",\"trace_id\":\"")?;
-        let trace_id = core::str::from_utf8(rest.until_quote()?).ok()?;
-        rest.expect(b",\"span_id\":\"")?;
-        let span_id = core::str::from_utf8(rest.until_quote()?).ok()?;
-        rest.expect(b",\"safe\":")?;
+        let audit_id = Uuid::parse(rest.take(36)?)?;
+        rest.expect(b"\",\"trace_id\":\"")?;
+        let trace_id = rest.hex_or_nothing(32)?;
+        rest.expect(b"\",\"span_id\":\"")?;
+        let span_id = rest.hex_or_nothing(16)?;
+        rest.expect(b"\",\"safe\":")?;
         let safe = rest.number()?;
         rest.expect(b",\"body\":")?;
         if rest.0.first() != Some(&b'{') || rest.0.last() != Some(&b'}') {
@@ -251,12 +250,14 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
-    /// What stands before the next quote, which is eaten.
-    fn until_quote(&mut self) -> Option<&'a [u8]> {
-        let end = self.0.iter().take(64).position(|b| *b == b'"')?;
-        let (head, rest) = self.0.split_at_checked(end)?;
-        self.0 = rest.get(1..)?;
-        Some(head)
+    /// This many hex digits, or none before a quote.
+    fn hex_or_nothing(&mut self, len: usize) -> Option<&'a str> {
+        if self.0.first() == Some(&b'"') {
+            return Some("");
+        }
+        let digits = self.take(len)?;
+        let hex = digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        core::str::from_utf8(digits).ok().filter(|_| hex)
     }
 
     /// A number without leading zeros.
