@@ -512,3 +512,31 @@ fn reads_bundle(node: &Node) -> bool {
     use crate::disk::Op;
     node.chains.front().is_some_and(|(_, chain)| matches!(chain.first(), Some(Op::Read { file: File::Bundle(_), .. })))
 }
+
+#[test]
+fn a_changed_activation_is_durable_before_any_answer_names_it() {
+    let mut node = start(config(), loaded(bundle("1.0.0", 0, 0)));
+    node.files = load(&node.files, bundle("2.0.0", 0, 0)).0;
+    node.transcript.clear();
+    node.wake();
+    settle(&mut node);
+    let order: Vec<usize> = ["Sync(Activation)", "SyncDir(State)", "Read { file: Bundle"]
+        .iter()
+        .map(|op| node.transcript.find(op).unwrap_or_else(|| panic!("{op} in {}", node.transcript)))
+        .collect();
+    assert!(order.is_sorted(), "{}", node.transcript);
+    assert_eq!(node.machine.status().in_force.map(|s| s.version).as_deref(), Some("2.0.0"));
+}
+
+#[test]
+fn p19_a_bundle_bars_what_it_bars_whichever_way_it_came_into_force() {
+    // 5 is loaded, 6 bars everything below 6; back to 5 by force, forward to 6 again: 5 is barred again.
+    let files = loaded(bundle("1.0.0", 5, 0));
+    let (files, said) = load(&files, bundle("2.0.0", 6, 6));
+    said.unwrap();
+    let (files, said) = operate(&files, Command::Rollback { below_floor: Some("try".into()) }, None);
+    assert_eq!(said.unwrap().policy_floor("policy"), 5);
+    let (files, said) = operate(&files, Command::Rollback { below_floor: None }, None);
+    assert_eq!(said.unwrap().policy_floor("policy"), 6);
+    assert!(load(&files, bundle("1.0.0", 5, 0)).1.unwrap_err().contains("below its floor 6"));
+}

@@ -224,7 +224,7 @@ impl Loader {
 
     fn judge_rollback(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
         let below_floor = matches!(&self.command, Command::Rollback { below_floor: Some(_) });
-        let after = before.swapped(below_floor);
+        let after = before.swapped(&bundle, below_floor);
         let admitted = if after.current != Some(Slot::of(&bundle)) {
             Err(String::from("the last known good bundle's file holds another bundle"))
         } else {

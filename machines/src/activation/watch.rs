@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::disk::{Completion, Done, Fault, FaultKind, File, Lane, Op, Tag};
+use crate::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Op, Tag};
 use crate::machine::{Deadline, Event, Level, Machine, Note, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
@@ -78,6 +78,10 @@ enum Stage {
     /// Until the next look.
     Resting(Mono),
     Looking(Tag),
+    /// The file changed: making durable what is there, and reading it once more, before it is acted on. Whoever wrote
+    /// it may have been cut short between the rename and the sync of the folder; a policy that was named in an
+    /// answer must not be gone after a power cut.
+    Confirming(Tag, Vec<u8>),
     /// Reading a bundle of the file that was just read.
     Reading(Tag, Candidate),
     Opening(work::Tag, Candidate),
@@ -121,6 +125,7 @@ impl Machine for Watch {
         match self.stage {
             Stage::Resting(at) => Some(Deadline { at, why: "look at activation.json" }),
             Stage::Looking(_)
+            | Stage::Confirming(..)
             | Stage::Reading(..)
             | Stage::Opening(..)
             | Stage::ReadingHistory(_)
@@ -195,6 +200,7 @@ impl Watch {
     fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, out: &mut Outbox<'_, Change>) {
         match core::mem::replace(&mut self.stage, Stage::Resting(now.mono)) {
             Stage::Looking(mine) if mine == tag => self.looked(now, completion, out),
+            Stage::Confirming(mine, bytes) if mine == tag => self.confirmed(now, bytes, completion, out),
             Stage::Reading(mine, candidate) if mine == tag => self.read(now, candidate, completion, out),
             Stage::ReadingHistory(mine) if mine == tag => self.history_read(now, completion, out),
             Stage::WritingHistory(mine) if mine == tag => {
@@ -205,6 +211,7 @@ impl Watch {
             }
             Stage::Resting(_)
             | Stage::Looking(_)
+            | Stage::Confirming(..)
             | Stage::Reading(..)
             | Stage::Opening(..)
             | Stage::ReadingHistory(_)
@@ -217,28 +224,54 @@ impl Watch {
             Ok(Done::Bytes(bytes)) => Some(bytes),
             Err(Fault { kind: FaultKind::NotFound, .. }) => None,
             Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
-            Err(fault) => {
-                // The device's trouble says nothing of what is in force: keep it and look again.
-                if !core::mem::replace(&mut self.unreadable, true) {
-                    out.note(
-                        Note::new(Level::Warn, "activation_unreadable")
-                            .with("file", "activation.json")
-                            .with("cause", fault.kind.to_string()),
-                    );
-                }
-                return self.rest(now, out);
-            }
+            Err(fault) => return self.unreadable(now, fault, out),
         };
         self.unreadable = false;
         if self.settled && self.seen == bytes && !self.again {
             return self.rest(now, out);
         }
+        let Some(bytes) = bytes else {
+            self.seen = None;
+            self.again = false;
+            self.activation = Activation::default();
+            self.put_in_force(None, out);
+            return self.rest(now, out);
+        };
+        let tag = self.tag();
+        self.stage = Stage::Confirming(tag, bytes);
+        let read = Op::Read { file: File::Activation, at: 0, len: MAX_BYTES };
+        out.disk(tag, vec![Op::Sync(File::Activation), Op::SyncDir(Dir::State), read]);
+    }
+
+    /// The device's trouble says nothing of what is in force: keep it and look again.
+    fn unreadable(&mut self, now: Now, fault: Fault, out: &mut Outbox<'_, Change>) {
+        if !core::mem::replace(&mut self.unreadable, true) {
+            out.note(
+                Note::new(Level::Warn, "activation_unreadable")
+                    .with("file", "activation.json")
+                    .with("cause", fault.kind.to_string()),
+            );
+        }
+        self.rest(now, out);
+    }
+
+    /// The file is durable: act on it, unless it was replaced meanwhile; then the next look sees that.
+    fn confirmed(&mut self, now: Now, bytes: Vec<u8>, completion: Completion, out: &mut Outbox<'_, Change>) {
+        match completion {
+            Ok(Done::Bytes(again)) if again == bytes => self.act_on(now, bytes, out),
+            Ok(Done::Bytes(_)) | Err(Fault { kind: FaultKind::NotFound, .. }) => self.look(out),
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
+            Err(fault) => self.unreadable(now, fault, out),
+        }
+    }
+
+    fn act_on(&mut self, now: Now, bytes: Vec<u8>, out: &mut Outbox<'_, Change>) {
         self.again = false;
-        if self.seen != bytes {
+        let parsed = Activation::parse(&bytes);
+        if self.seen.as_ref() != Some(&bytes) {
             self.told = None;
         }
-        let parsed = bytes.as_deref().map_or_else(|| Ok(Activation::default()), Activation::parse);
-        self.seen = bytes;
+        self.seen = Some(bytes);
         match parsed {
             Ok(activation) => {
                 self.activation = activation;
@@ -289,6 +322,7 @@ impl Watch {
             Stage::Opening(..)
             | Stage::Resting(_)
             | Stage::Looking(_)
+            | Stage::Confirming(..)
             | Stage::Reading(..)
             | Stage::ReadingHistory(_)
             | Stage::WritingHistory(_) => panic!("activation: unexpected work: {tag:?}"),
