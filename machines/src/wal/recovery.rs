@@ -11,6 +11,7 @@ use crate::machine::{Deadline, Event, Machine, Outbox};
 use crate::time::{Now, Wall};
 
 use super::files::{Base, Positions, parse_safe_seq};
+use super::frame::genesis;
 use super::scan::{Bad, Chain, OVERLAP, highest_safe_behind};
 use super::verdict::{Cause, Facts, Segment, Verdict, judge};
 
@@ -297,6 +298,11 @@ impl Recovery {
             }
             return self.finish(out);
         };
+        if base.first_seq == Seq::FIRST && base.prev_h != genesis(&base.log_id) {
+            // A damaged log id would make every cursor foreign. Later bases are checked by the cursors' own log id.
+            self.refuse(Cause::BaseMissing, 1, File::Base, 0);
+            return self.finish(out);
+        }
         if self.len_of(File::Positions).is_some()
             && self.found.positions.as_ref().is_none_or(|p| p.log_id != base.log_id)
         {

@@ -298,6 +298,15 @@ fn d16_a_missing_or_misshapen_safe_point_or_base_beside_frames_is_refused() {
 }
 
 #[test]
+fn d15_a_base_with_another_log_id_is_refused() {
+    let mut files = written(2);
+    let base = files.get_mut(&File::Base).unwrap();
+    let digit = base.iter().position(|b| *b == b'-').unwrap() - 1;
+    base[digit] = if base[digit] == b'0' { b'1' } else { b'0' };
+    assert_eq!(cause(&open(files)).as_deref(), Some("BASE_MISSING"));
+}
+
+#[test]
 fn d16_d18_a_creation_cut_short_anywhere_is_completed() {
     let fresh = open(Files::new());
     let Some(Op::List) = fresh_chain(&fresh).first().cloned() else { panic!("a listing first") };
