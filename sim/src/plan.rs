@@ -115,6 +115,13 @@ pub enum When {
         /// How many effects of it have taken place.
         n: u32,
     },
+    /// Right after the `step`-th operation, from 0, of the `nth` chain that seals the live file, from 1.
+    Seal {
+        /// Which seal.
+        nth: u32,
+        /// Which operation.
+        step: u32,
+    },
 }
 
 /// Tools of the simulated node, by how they behave.

@@ -78,6 +78,7 @@ pub(crate) fn print_step(step: &Step, out: &mut String) -> std::fmt::Result {
     match step.when {
         When::At(us) => write!(out, "at={us} ")?,
         When::Effect { life, n } => write!(out, "life={life} effect={n} ")?,
+        When::Seal { nth, step } => write!(out, "seal={nth} step={step} ")?,
     }
     let crash_after = |crash: Option<u32>| crash.map_or_else(|| "none".to_owned(), |n| n.to_string());
     match step.what {
@@ -207,6 +208,8 @@ fn parse_line(line: &str, plan: &mut Plan) -> Result<(), String> {
     }
     let when = if fields.text("at").is_ok() {
         When::At(fields.number("at")?)
+    } else if fields.text("seal").is_ok() {
+        When::Seal { nth: fields.number("seal")?, step: fields.number("step")? }
     } else {
         When::Effect { life: fields.number("life")?, n: fields.number("effect")? }
     };

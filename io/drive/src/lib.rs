@@ -14,5 +14,6 @@ pub mod lock;
 pub mod log;
 pub mod once;
 pub mod pool;
+pub mod quarantine;
 mod queue;
 mod timer;

@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+const TRIES: u32 = 5;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// `telemetry.lock`, held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct WriterLock {
@@ -24,23 +27,43 @@ pub enum LockError {
 }
 
 impl WriterLock {
-    /// Takes the lock of the folder behind this descriptor, or says who has it; never waits.
+    /// Takes the lock of the folder behind this descriptor, or says who has it. Waits a moment at most, for those who
+    /// only ask whether it is held.
     ///
     /// # Errors
     /// When another process has it, or the file cannot be made or written.
     pub fn take(folder: impl AsFd) -> Result<Self, LockError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = rustix::fs::openat(folder, "telemetry.lock", flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
-        match rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Held(holder(&fd))),
-            Err(errno) => return Err(io(errno)),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if tries < TRIES => std::thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Held(holder(&fd))),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(io(errno)),
+            }
         }
         // The number is for people; the lock itself is the kernel's.
         let pid = format!("{}\n", std::process::id());
         rustix::fs::ftruncate(&fd, 0).map_err(io)?;
         rustix::io::pwrite(&fd, pid.as_bytes(), 0).map_err(io)?;
         Ok(Self { _fd: fd })
+    }
+}
+
+impl WriterLock {
+    /// Whether somebody holds the lock of the folder behind this descriptor. Makes no file; a lock that cannot be asked
+    /// for counts as held.
+    #[must_use]
+    pub fn is_held(folder: impl AsFd) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        match rustix::fs::openat(folder, "telemetry.lock", flags, Mode::empty()) {
+            Ok(fd) => rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).is_err(),
+            Err(errno) => errno != Errno::NOENT,
+        }
     }
 }
 
@@ -66,7 +89,9 @@ mod tests {
         let refused = WriterLock::take(open()).unwrap_err();
         assert!(matches!(refused, LockError::Held(Some(pid)) if pid == std::process::id()));
         assert!(refused.to_string().contains(&std::process::id().to_string()));
+        assert!(WriterLock::is_held(open()));
         drop(first);
+        assert!(!WriterLock::is_held(open()));
         WriterLock::take(open()).unwrap();
     }
 }

@@ -30,17 +30,18 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads, at least one.
+    /// Starts `threads` threads, at least one, with `stack_bytes` of stack each.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(threads: usize) -> std::io::Result<Self> {
+    pub fn start(threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
         let shared =
             Arc::new(Shared { state: Mutex::new(State { jobs: VecDeque::new(), closed: false }), ready: Condvar::new() });
         let mut started = Vec::new();
         for n in 0..threads.max(1) {
             let shared = Arc::clone(&shared);
-            started.push(std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || shared.run())?);
+            let thread = std::thread::Builder::new().name(format!("worker-{n}")).stack_size(stack_bytes);
+            started.push(thread.spawn(move || shared.run())?);
         }
         Ok(Self { shared, threads: Mutex::new(started) })
     }
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn x02_a_panic_in_a_job_leaves_the_thread_alive() {
-        let pool = Pool::start(1).unwrap();
+        let pool = Pool::start(1, 1 << 20).unwrap();
         let (tell, told) = channel();
         pool.submit(Box::new(|| panic!("a poisoned job")));
         pool.submit(Box::new(move || tell.send(7).unwrap()));

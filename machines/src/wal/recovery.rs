@@ -18,6 +18,10 @@ use super::verdict::{Cause, Facts, Segment, Verdict, judge};
 /// Bytes asked for in one read.
 const CHUNK: u32 = 1024 * 1024;
 
+/// The same as a length in memory.
+#[allow(clippy::as_conversions)] // a constant that fits
+const CHUNK_LEN: usize = CHUNK as usize;
+
 /// Bytes asked for of the small files; more than any of them has.
 const SMALL: u32 = 4096;
 
@@ -363,6 +367,9 @@ impl Recovery {
             panic!("wal recovery: frames of no file");
         };
         let end = scanning.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if end < len && bytes.len() < CHUNK_LEN {
+            return self.shrunk(file, out);
+        }
         // The listing's length is the file's: what a writer beside us appends since is not ours to judge.
         let over = usize::try_from(end.saturating_sub(len)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..bytes.len().saturating_sub(over)).unwrap_or(&[]);
@@ -379,6 +386,12 @@ impl Recovery {
         }
         self.ask(Op::Read { file, at: scanning.at, len: CHUNK }, out);
         self.stage = Stage::Scanning(scanning);
+    }
+
+    /// The file ends before the length that was listed: somebody else changes it.
+    fn shrunk(&mut self, file: File, out: &mut Outbox<'_, Output>) {
+        self.stage = Stage::Done;
+        out.output(Output::Unreadable(file, FaultKind::Changed));
     }
 
     fn file_read(&mut self, scanning: &Scanning, file: File, bytes: u64) {
@@ -414,6 +427,9 @@ impl Recovery {
         searching.highest = searching.highest.max(highest_safe_behind(bytes));
         let len = self.len_of(File::Live).unwrap_or(0);
         let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if searching.at.saturating_add(read) < len && bytes.len() < CHUNK_LEN {
+            return self.shrunk(File::Live, out);
+        }
         if bytes.is_empty() || searching.at.saturating_add(read) >= len {
             let shown = searching.highest.is_some_and(|safe| safe >= searching.scanning.chain.next);
             return self.settle(searching.scanning, File::Live, searching.bad, shown, out);

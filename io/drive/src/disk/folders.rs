@@ -11,31 +11,43 @@ use rustix::io::Errno;
 pub struct Layout {
     /// `telemetry/`; `None` for a command that has no business with the log.
     pub telemetry: Option<PathBuf>,
+    /// The policy folders; `None` for a command that has no business with them.
+    pub policy: Option<PolicyLayout>,
+}
+
+/// Where the policy and what is said about it are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyLayout {
     /// `policy/`, which holds `bundles/`.
-    pub policy: PathBuf,
+    pub folder: PathBuf,
     /// The folder that holds `activation.json`: the state root, or a policy folder that lies elsewhere.
     pub activation: PathBuf,
 }
 
 impl Layout {
-    /// The layout beneath a state root, with the folders that were given apart. When the policy folder is given and is not
-    /// `{state_root}/policy`, `activation.json` lies in that folder, so that a test or a demo needs no state root.
+    /// The layout beneath a state root, with the folders that were given apart.
     #[must_use]
     pub fn new(state_root: &Path, telemetry: Option<&Path>, policy: Option<&Path>) -> Self {
-        let usual = state_root.join("policy");
-        let policy = policy.map_or_else(|| usual.clone(), Path::to_path_buf);
-        let activation = if same_place(&policy, &usual) { state_root.to_path_buf() } else { policy.clone() };
-        Self {
-            telemetry: Some(telemetry.map_or_else(|| state_root.join("telemetry"), Path::to_path_buf)),
-            policy,
-            activation,
-        }
+        let telemetry = telemetry.map_or_else(|| state_root.join("telemetry"), Path::to_path_buf);
+        Self { telemetry: Some(telemetry), policy: Some(PolicyLayout::new(state_root, policy)) }
     }
 
-    /// The same without a telemetry folder.
+    /// A log folder alone.
     #[must_use]
-    pub fn without_telemetry(self) -> Self {
-        Self { telemetry: None, ..self }
+    pub fn log(folder: &Path) -> Self {
+        Self { telemetry: Some(folder.to_path_buf()), policy: None }
+    }
+}
+
+impl PolicyLayout {
+    /// The policy folder beneath a state root, or the one that was given apart. When that is not `{state_root}/policy`,
+    /// `activation.json` lies in it, so that a test or a demo needs no state root.
+    #[must_use]
+    pub fn new(state_root: &Path, folder: Option<&Path>) -> Self {
+        let usual = state_root.join("policy");
+        let folder = folder.map_or_else(|| usual.clone(), Path::to_path_buf);
+        let activation = if same_place(&folder, &usual) { state_root.to_path_buf() } else { folder.clone() };
+        Self { folder, activation }
     }
 }
 
@@ -59,21 +71,26 @@ pub enum OpenError {
 }
 
 /// Open descriptors of the folders.
+#[derive(Default)]
 pub struct Folders {
-    pub activation: OwnedFd,
     pub telemetry: Option<OwnedFd>,
-    pub policy: OwnedFd,
-    pub bundles: OwnedFd,
+    pub activation: Option<OwnedFd>,
+    pub policy: Option<OwnedFd>,
+    pub bundles: Option<OwnedFd>,
 }
 
 impl Folders {
-    pub fn open(layout: &Layout) -> Result<Self, OpenError> {
-        Ok(Self {
-            activation: make_and_open(&layout.activation)?,
-            telemetry: layout.telemetry.as_deref().map(make_and_open).transpose()?,
-            policy: make_and_open(&layout.policy)?,
-            bundles: make_and_open(&layout.policy.join("bundles"))?,
-        })
+    /// Opens the folders; missing ones are made, or are an error.
+    pub fn open(layout: &Layout, make_missing: bool) -> Result<Self, OpenError> {
+        let get = |path: &Path| if make_missing { make_and_open(path) } else { open(path) };
+        let mut folders = Self::default();
+        if let Some(policy) = &layout.policy {
+            folders.activation = Some(get(&policy.activation)?);
+            folders.policy = Some(get(&policy.folder)?);
+            folders.bundles = Some(get(&policy.folder.join("bundles"))?);
+        }
+        folders.telemetry = layout.telemetry.as_deref().map(get).transpose()?;
+        Ok(folders)
     }
 }
 

@@ -17,7 +17,7 @@ use machines::ids::Seq;
 use rustix::fs::{Advice, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-pub use self::folders::{Layout, OpenError};
+pub use self::folders::{Layout, OpenError, PolicyLayout};
 
 use self::file::Open;
 use self::folders::Folders;
@@ -55,12 +55,19 @@ impl Disk {
     /// # Errors
     /// Names the folder that cannot be made or opened, or is a link.
     pub fn open(layout: &Layout, meter: Arc<dyn Meter>) -> Result<Self, OpenError> {
-        Ok(Self {
-            folders: Folders::open(layout)?,
-            meter,
-            open: Mutex::new(BTreeMap::new()),
-            activation_lock: Mutex::new(None),
-        })
+        Ok(Self::over(Folders::open(layout, true)?, meter))
+    }
+
+    /// Opens folders that are there; makes nothing. For commands that only look.
+    ///
+    /// # Errors
+    /// Names the folder that cannot be opened, or is a link.
+    pub fn open_existing(layout: &Layout) -> Result<Self, OpenError> {
+        Ok(Self::over(Folders::open(layout, false)?, Arc::new(())))
+    }
+
+    fn over(folders: Folders, meter: Arc<dyn Meter>) -> Self {
+        Self { folders, meter, open: Mutex::new(BTreeMap::new()), activation_lock: Mutex::new(None) }
     }
 
     /// The descriptor of the telemetry folder, when the layout has one.
@@ -102,12 +109,13 @@ impl Disk {
     }
 
     fn folder(&self, dir: Dir) -> Result<BorrowedFd<'_>, FaultKind> {
-        match dir {
-            Dir::State => Ok(self.folders.activation.as_fd()),
-            Dir::Telemetry => self.telemetry().ok_or(FaultKind::NotFound),
-            Dir::Policy => Ok(self.folders.policy.as_fd()),
-            Dir::Bundles => Ok(self.folders.bundles.as_fd()),
-        }
+        let folder = match dir {
+            Dir::State => &self.folders.activation,
+            Dir::Telemetry => &self.folders.telemetry,
+            Dir::Policy => &self.folders.policy,
+            Dir::Bundles => &self.folders.bundles,
+        };
+        folder.as_ref().map(OwnedFd::as_fd).ok_or(FaultKind::NotFound)
     }
 
     /// Opens an existing regular file of ours. `O_NONBLOCK` so that a pipe laid in its place cannot hold us up.
@@ -267,7 +275,7 @@ fn read_at(fd: &OwnedFd, at: u64, want: u64) -> Result<Vec<u8>, FaultKind> {
 }
 
 /// What the machines call an error of the system.
-fn kind_of(errno: Errno) -> FaultKind {
+pub(crate) fn kind_of(errno: Errno) -> FaultKind {
     match errno {
         Errno::NOENT => FaultKind::NotFound,
         Errno::NOSPC | Errno::DQUOT => FaultKind::NoSpace,

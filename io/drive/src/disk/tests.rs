@@ -217,8 +217,19 @@ fn the_activation_lock_is_waited_for_and_given_back() {
 fn activation_json_lies_beside_a_policy_folder_that_was_given_apart() {
     let root = tempfile::tempdir().unwrap();
     let apart = root.path().join("elsewhere");
-    assert_eq!(Layout::new(root.path(), None, Some(&apart)).activation, apart);
-    assert_eq!(Layout::new(root.path(), None, None).activation, root.path());
+    assert_eq!(PolicyLayout::new(root.path(), Some(&apart)).activation, apart);
+    assert_eq!(PolicyLayout::new(root.path(), None).activation, root.path());
     let usual = root.path().join("policy");
-    assert_eq!(Layout::new(root.path(), None, Some(&usual)).activation, root.path());
+    assert_eq!(PolicyLayout::new(root.path(), Some(&usual)).activation, root.path());
+}
+
+#[test]
+fn a_command_that_only_looks_makes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let missing = root.path().join("missing");
+    assert!(matches!(Disk::open_existing(&Layout::log(&missing)), Err(OpenError::Open(..))));
+    assert!(!missing.exists());
+    let disk = Disk::open_existing(&Layout::log(root.path())).unwrap();
+    assert_eq!(ok(&disk, vec![Op::List]), Done::Listing(vec![]));
+    assert_eq!(fault(&disk, vec![Op::Read { file: File::Activation, at: 0, len: 1 }]).kind, FaultKind::NotFound);
 }

@@ -1,0 +1,62 @@
+# What users and CI call. `make` alone lists the targets. A Rust toolchain and a C compiler are enough for build, demo,
+# demo-drills, test, check-golden and bench; lint, interop and sim-madsim say what they want besides.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO_DENY := 0.20.2
+SWEEP_SECONDS ?= 10
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo demo-drills test lint advisories check-golden golden-update bench interop sim-sweep sim-madsim
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary, in bin/
+	$(CARGO) build --release --locked -p autonomy
+	@mkdir -p bin
+	@install -m 755 $(TARGET)/release/autonomy bin/autonomy
+	@echo "built bin/autonomy"
+
+demo: build ## the story in one terminal, with a kill -9 under load; ends with a table of checks
+	@$(CARGO) build --release --locked --quiet -p demo
+	@$(TARGET)/release/demo story --autonomy bin/autonomy
+
+demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 under load
+	@$(CARGO) build --release --locked --quiet -p demo
+	@$(TARGET)/release/demo drills --autonomy bin/autonomy
+
+test: ## all tests, golden fixtures and the rules of the rooms among them
+	$(CARGO) test --workspace --locked
+
+lint: ## formatting, clippy, the rules of the rooms, licences and sources of dependencies (cargo-deny)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) run --quiet --locked -p golden --bin room-lint
+	@$(CARGO) deny --version 2>/dev/null | grep -q '^cargo-deny $(CARGO_DENY)$$' || { \
+	  echo "lint: cargo-deny $(CARGO_DENY) is missing; install it with"; \
+	  echo "  $(CARGO) install --locked cargo-deny@$(CARGO_DENY)"; exit 1; }
+	$(CARGO) deny --all-features check bans licenses sources
+
+advisories: ## known vulnerabilities of dependencies (fetches the RustSec database)
+	$(CARGO) deny --all-features check advisories
+
+check-golden: ## compute the golden fixtures again and show every difference
+	$(CARGO) run --quiet --locked -p golden -- check
+
+golden-update: ## write the golden fixtures; every change needs a reason in CHANGELOG.md
+	$(CARGO) run --quiet --locked -p golden -- update
+
+bench: build ## the figures, each beside its floor; JSON in target/bench/
+	@$(CARGO) build --locked --quiet -p sim
+	@$(CARGO) build --release --locked --quiet -p bench -p io-policy --examples --bins
+	@$(TARGET)/release/bench --autonomy bin/autonomy --target $(TARGET)
+
+interop: build ## others compute our formats and our decisions: Python always, OPA where there is Go
+	@golden/interop/run $(TARGET)/interop
+
+sim-sweep: ## sweep seeds in the simulator for SWEEP_SECONDS (10)
+	$(CARGO) run --quiet --locked -p sim -- sweep --seconds $(SWEEP_SECONDS)
+
+sim-madsim: ## the simulator under madsim's clock and entropy: the same traces
+	RUSTFLAGS="--cfg madsim" $(CARGO) test --locked -p sim --target-dir $(TARGET)-madsim --test madsim

@@ -1,0 +1,40 @@
+//! The `autonomy` command: parses flags and configuration, builds the wiring, calls `io`; it decides nothing.
+
+mod bundles;
+mod cli;
+mod config;
+mod failure;
+mod output;
+mod policy;
+mod run;
+mod runtime;
+mod settings;
+mod wal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let ended = match cli.command {
+        cli::Command::Runtime(cli::RuntimeCommand::Start(args)) => runtime::start(&args),
+        cli::Command::Run(args) => run::run(&args),
+        cli::Command::Policy(command) => policy::dispatch(command, cli.output),
+        cli::Command::Wal(command) => wal::dispatch(command, cli.output),
+        cli::Command::Version => version(cli.output),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("autonomy: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn version(output: output::Output) -> failure::Ended {
+    let text = format!("autonomy {}", cli::VERSION);
+    output.print(&text, || output::object([("version", machines::json::Value::from(cli::VERSION))]))?;
+    Ok(0)
+}

@@ -1,0 +1,256 @@
+//! Reading a TOML file against a closed schema: every fault with its line, an unknown key with the nearest known
+//! name (FAULTS X12, J12).
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A parsed file.
+pub struct Document<'t> {
+    text: &'t str,
+    root: Spanned<DeTable<'t>>,
+    faults: RefCell<Vec<String>>,
+}
+
+/// One table of it, or an absent one, which has no keys.
+pub struct Section<'d, 't> {
+    document: &'d Document<'t>,
+    path: String,
+    table: Option<&'d DeTable<'t>>,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses the file.
+    ///
+    /// # Errors
+    /// The first fault of its syntax, with its line.
+    pub fn parse(text: &'t str) -> Result<Self, String> {
+        match DeTable::parse(text) {
+            Ok(root) => Ok(Self { text, root, faults: RefCell::default() }),
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                Err(format!("{} at line {}", error.message(), line_of(text, at)))
+            }
+        }
+    }
+
+    /// The top table.
+    pub fn root<'d>(&'d self) -> Section<'d, 't> {
+        self.table(String::new(), Some(self.root.get_ref()))
+    }
+
+    /// All faults that were found, in the order of the file's reading.
+    pub fn into_faults(self) -> Vec<String> {
+        self.faults.into_inner()
+    }
+
+    fn table<'d>(&'d self, path: String, table: Option<&'d DeTable<'t>>) -> Section<'d, 't> {
+        Section { document: self, path, table, known: RefCell::default() }
+    }
+
+    fn fault(&self, what: String) {
+        self.faults.borrow_mut().push(what);
+    }
+}
+
+impl<'d, 't> Section<'d, 't> {
+    /// The table under `key`.
+    pub fn section(&self, key: &'static str) -> Section<'d, 't> {
+        let is_table = self.value(key, "a table", |value| value.is_table().then_some(())).is_some();
+        let table = self.table.filter(|_| is_table).and_then(|table| table.get(key)?.get_ref().as_table());
+        self.document.table(self.full(key), table)
+    }
+
+    /// A truth value.
+    pub fn bool(&self, key: &'static str) -> Option<bool> {
+        self.value(key, "true or false", DeValue::as_bool)
+    }
+
+    /// A text.
+    pub fn text(&self, key: &'static str) -> Option<String> {
+        self.value(key, "a text", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A path.
+    pub fn path(&self, key: &'static str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// Texts.
+    pub fn texts(&self, key: &'static str) -> Option<Vec<String>> {
+        self.value(key, "a list of texts", |value| {
+            value.as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// A whole number within bounds.
+    pub fn number(&self, key: &'static str, least: u64, most: u64) -> Option<u64> {
+        self.value(key, &format!("a whole number from {least} to {most}"), |value| {
+            let number = value.as_integer()?;
+            let n = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            (least..=most).contains(&n).then_some(n)
+        })
+    }
+
+    /// A span of time such as `"30s"`; numbers without a unit are refused.
+    pub fn span(&self, key: &'static str) -> Option<Duration> {
+        self.value(key, "a span of time like \"250ms\", \"30s\", \"5m\", \"12h\" or \"7d\"", |value| {
+            parse_span(value.as_str()?).ok()
+        })
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        self.value(key, &words.join(" or "), |value| {
+            let given = value.as_str()?;
+            choices.iter().find(|(word, _)| *word == given).map(|(_, choice)| *choice)
+        })
+    }
+
+    /// Notes every key that was not asked for as unknown. To be called once all keys were.
+    pub fn finish(self) {
+        let known = self.known.borrow();
+        for key in self.table.into_iter().flat_map(|table| table.keys()) {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let line = line_of(self.document.text, key.span().start);
+            let near = nearest(name, &known).map(|near| format!(", did you mean `{}`?", self.full(near)));
+            let known = || format!("; known here: {}", known.join(", "));
+            let hint = near.unwrap_or_else(known);
+            self.document.fault(format!("unknown key `{}` at line {line}{hint}", self.full(name)));
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn value<T>(&self, key: &'static str, must: &str, read: impl FnOnce(&DeValue<'t>) -> Option<T>) -> Option<T> {
+        self.known.borrow_mut().push(key);
+        let value = self.table?.get(key)?;
+        let read = read(value.get_ref());
+        if read.is_none() {
+            let line = line_of(self.document.text, value.span().start);
+            self.document.fault(format!("`{}` at line {line} must be {must}", self.full(key)));
+        }
+        read
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+}
+
+/// Reads a span of time: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no span of time; write one like 250ms, 30s, 5m, 12h or 7d");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits).ok_or_else(bad)?;
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(86_400_000),
+        _ => None,
+    };
+    millis.map(Duration::from_millis).ok_or_else(bad)
+}
+
+/// The known name that a mistyped one was most likely meant to be.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = known.iter().map(|known| (distance(name, known), *known)).min()?;
+    (near.0 <= (near.1.len() / 3).max(2)).then_some(near.1)
+}
+
+/// The edit distance of Levenshtein.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cb, above) in b.iter().zip(row.iter_mut().skip(1)) {
+            let cost = (diagonal + usize::from(ca != *cb)).min(left + 1).min(*above + 1);
+            diagonal = std::mem::replace(above, cost);
+            left = cost;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        let document = Document::parse(text).unwrap();
+        let root = document.root();
+        root.bool("strict");
+        let wal = root.section("wal");
+        wal.number("max_bytes", 10, 20);
+        wal.span("retain");
+        wal.choice("on_full", &[("deny", 1), ("shed_lifecycle", 2)]);
+        wal.finish();
+        root.finish();
+        document.into_faults()
+    }
+
+    #[test]
+    fn x12_an_unknown_key_is_named_with_its_line_and_the_nearest_name() {
+        assert_eq!(faults("\n\nstirct = true\n"), ["unknown key `stirct` at line 3, did you mean `strict`?"]);
+        assert_eq!(
+            faults("[wal]\nmax_byte = 12\n"),
+            ["unknown key `wal.max_byte` at line 2, did you mean `wal.max_bytes`?"]
+        );
+        assert_eq!(faults("zzzzzzzz = 1\n"), ["unknown key `zzzzzzzz` at line 1; known here: strict, wal"]);
+        assert_eq!(faults("Strict = true\n"), ["unknown key `Strict` at line 1, did you mean `strict`?"]);
+    }
+
+    #[test]
+    fn j12_values_have_one_type_and_one_unit_each() {
+        assert_eq!(faults("strict = false\n[wal]\nmax_bytes = 0x10\nretain = \"7d\"\non_full = \"deny\""), [""; 0]);
+        for (text, fault) in [
+            ("strict = 1", "`strict` at line 1 must be true or false"),
+            ("wal = 1", "`wal` at line 1 must be a table"),
+            ("[wal]\nmax_bytes = 9", "`wal.max_bytes` at line 2 must be a whole number from 10 to 20"),
+            ("[wal]\nmax_bytes = 12.0", "`wal.max_bytes` at line 2 must be a whole number from 10 to 20"),
+            ("[wal]\non_full = \"drop\"", "`wal.on_full` at line 2 must be \"deny\" or \"shed_lifecycle\""),
+        ] {
+            assert_eq!(faults(text), [fault]);
+        }
+        assert_eq!(faults("[wal]\nretain = 30").len(), 1);
+        assert_eq!(faults("stirct = 1\nwla = 2").len(), 2);
+    }
+
+    #[test]
+    fn j12_duplicate_keys_and_tables_are_refused_with_their_line() {
+        for text in ["strict = true\nstrict = false", "[wal]\n[wal]", "wal.retain = \"1s\"\n[wal]"] {
+            let fault = Document::parse(text).err().unwrap();
+            assert!(fault.ends_with("at line 2"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn spans_have_a_unit() {
+        assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_span("7d"), Ok(Duration::from_secs(604_800)));
+        for text in ["", "30", "s", "1.5s", "-1s", "1 s", "99999999999999999999s", "99999999999999d"] {
+            assert!(parse_span(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The built binary from the outside: real processes, real files, loopback ports. Nothing sleeps for luck: every wait is
+//! for an event, with a bound.
+
+mod boundary;
+mod commands;
+mod disk_faults;
+mod durability;
+mod harness;
+mod http_attacks;
+mod policy;
+mod process;

@@ -1,0 +1,14 @@
+//! The story in one terminal and the drills, played with the real binary in a temporary folder.
+//!
+//! What a person would type is shown as it would be typed; HTTP requests are made by a small client of our own,
+//! so that neither curl nor jq is needed. Every process is ended by its id, also on Ctrl-C.
+
+pub mod act1;
+pub mod checks;
+pub mod drills;
+pub mod http;
+pub mod journal;
+pub mod load;
+pub mod node;
+pub mod scratch;
+pub mod shell;

@@ -1,0 +1,63 @@
+//! `demo story` plays the story, `demo drills` breaks things on purpose; `make demo` and `make demo-drills` call it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use demo::shell::{Pace, Shell};
+use demo::{act1, drills, scratch};
+
+const USAGE: &str = "usage: demo story|drills --autonomy FILE [--policies DIR] [--rounds N]
+  DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
+
+struct Options {
+    play: String,
+    autonomy: PathBuf,
+    policies: PathBuf,
+    rounds: u32,
+}
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(e) => {
+            eprintln!("demo: {e:#}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    run(&options).unwrap_or_else(|e| {
+        eprintln!("demo: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let pace = Pace::parse(std::env::var("DEMO_PACE").ok().as_deref())?;
+    scratch::clean_up_on_signals()?;
+    let shell = Shell::new(&options.autonomy, pace);
+    if options.play == "drills" {
+        return drills::run(&shell, &options.autonomy, &options.policies, options.rounds);
+    }
+    let checks = act1::play(&shell, &options.autonomy, &options.policies)?;
+    Ok(checks.finish("what was shown"))
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let play = arguments.next().filter(|play| play == "story" || play == "drills");
+    let play = play.context("the first argument is `story` or `drills`")?;
+    let policies = Path::new("demo/policies").to_path_buf();
+    let mut options = Options { play, autonomy: PathBuf::new(), policies, rounds: 10 };
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next().with_context(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--autonomy" => options.autonomy = PathBuf::from(value),
+            "--policies" => options.policies = PathBuf::from(value),
+            "--rounds" => options.rounds = value.parse().context("--rounds needs a number")?,
+            _ => bail!("unknown flag {flag}"),
+        }
+    }
+    if options.autonomy.as_os_str().is_empty() {
+        bail!("--autonomy is missing");
+    }
+    Ok(options)
+}

@@ -1,0 +1,135 @@
+//! What a person would type, what it prints, and the pace of the telling.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+/// How fast the story is told: `DEMO_PACE` is a number of seconds after each step, or `ask`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// No waiting.
+    Straight,
+    /// This long after each step.
+    Wait(Duration),
+    /// Until Enter is pressed.
+    Ask,
+}
+
+impl Pace {
+    /// Reads the variable's value; none and empty mean no waiting.
+    ///
+    /// # Errors
+    /// It is neither a number of seconds nor `ask`.
+    pub fn parse(value: Option<&str>) -> Result<Self> {
+        match value {
+            None | Some("" | "0") => Ok(Self::Straight),
+            Some("ask") => Ok(Self::Ask),
+            Some(seconds) => match seconds.parse::<f64>() {
+                Ok(n) if (0.0..=3600.0).contains(&n) => Ok(Self::Wait(Duration::from_secs_f64(n))),
+                Ok(_) | Err(_) => bail!("DEMO_PACE is `{seconds}`; use a number of seconds up to 3600, or `ask`"),
+            },
+        }
+    }
+}
+
+/// The terminal of the story.
+#[derive(Debug)]
+pub struct Shell {
+    autonomy: PathBuf,
+    pace: Pace,
+}
+
+/// What a command printed.
+#[derive(Debug)]
+pub struct Printed {
+    /// The exit code; 128 and more for a signal.
+    pub code: i32,
+    /// stdout.
+    pub out: String,
+    /// stderr.
+    pub err: String,
+}
+
+impl Shell {
+    /// A terminal in which `autonomy` is this binary.
+    #[must_use]
+    pub fn new(autonomy: &Path, pace: Pace) -> Self {
+        Self { autonomy: autonomy.to_path_buf(), pace }
+    }
+
+    /// A heading.
+    pub fn act(&self, title: &str) {
+        println!("\n== {title}");
+    }
+
+    /// A sentence of the teller.
+    pub fn say(&self, words: &str) {
+        println!("  {words}");
+    }
+
+    /// Shows a command as typed.
+    pub fn type_in(&self, command: &str) {
+        println!("\n[OPERATOR] $ {command}");
+    }
+
+    /// Shows what was printed, and waits as the pace says.
+    pub fn print(&self, output: &str) {
+        for line in output.lines() {
+            println!("{line}");
+        }
+        match self.pace {
+            Pace::Straight => {}
+            Pace::Wait(time) => std::thread::sleep(time),
+            Pace::Ask => {
+                println!("  -- Enter --");
+                // At the end of the input the story goes on.
+                let _ = std::io::stdin().lock().read_line(&mut String::new());
+            }
+        }
+    }
+
+    /// Shows and runs `autonomy` with these arguments.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn autonomy(&self, arguments: &[&str]) -> Result<Printed> {
+        self.type_in(&format!("autonomy {}", arguments.join(" ")));
+        let printed = self.quietly(arguments)?;
+        self.print(&format!("{}{}", printed.out, printed.err));
+        Ok(printed)
+    }
+
+    /// Runs `autonomy` with these arguments and shows nothing.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn quietly(&self, arguments: &[&str]) -> Result<Printed> {
+        let mut command = Command::new(&self.autonomy);
+        crate::node::without_ours(&mut command);
+        let done = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}; `make build` makes it", self.autonomy.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Printed { code: done.status.code().unwrap_or(128), out: text(&done.stdout), err: text(&done.stderr) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_seconds_or_ask_and_nothing_else() {
+        assert_eq!(Pace::parse(None).unwrap(), Pace::Straight);
+        assert_eq!(Pace::parse(Some("1.5")).unwrap(), Pace::Wait(Duration::from_millis(1500)));
+        assert_eq!(Pace::parse(Some("ask")).unwrap(), Pace::Ask);
+        for bad in ["fast", "-1", "NaN", "inf", "1e9"] {
+            assert!(Pace::parse(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

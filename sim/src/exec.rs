@@ -1,0 +1,403 @@
+//! Disk operations on their way: latency, faults, and what is watched while they take effect.
+
+use machines::disk::{Completion, Dir, Done, Fault, FaultKind as Kind, File, Lane, Op, Replaced, Tag};
+use machines::machine::Event;
+
+use crate::disk::identity;
+use crate::lanes::{Chain, LANES, index};
+use crate::marks::Mark;
+use crate::oracles::Oracle;
+use crate::plan::{FileKind, OpKind};
+use crate::rng::{Stream, draw};
+use crate::sabotage::Sabotage;
+use crate::world::{Ev, US, World, fired};
+
+impl World {
+    /// A process hands a chain in.
+    pub(crate) fn submit(&mut self, proc: usize, tag: Tag, mut ops: Vec<Op>) {
+        if self.sabotage.is_some() {
+            self.spoil_chain(proc, tag.lane, &mut ops);
+        }
+        self.say(|| format!("p{proc} {:?}#{}: {}", tag.lane, tag.id, words(&ops)));
+        self.trace.record(8, (proc as u64) << 40 | u64::from(tag.id), ops.len() as u64);
+        if proc == 0 && tag.lane == Lane::Log {
+            for op in &ops {
+                match op {
+                    Op::Append { file: File::Live, at, bytes } => self.note_frames(*at, bytes),
+                    Op::Rename { from: File::Live, .. } => {
+                        self.seals += 1;
+                        self.hit(Mark::Sealed);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let at = proc * LANES + index(tag.lane);
+        let Some(queue) = self.lanes.get_mut(at) else { return };
+        queue.chains.push_back(Chain { tag, ops, step: 0, told: false });
+        if queue.chains.len() == 1 {
+            self.begin_op(at);
+        }
+        if proc == 0 && tag.lane == Lane::Log && self.node.ready && self.sabotaged_by(Sabotage::AnswersEarly) {
+            self.tell_early(at);
+        }
+    }
+
+    fn note_frames(&mut self, at: u64, bytes: &[u8]) {
+        let (calls, trace) = (&mut self.calls, &mut self.trace);
+        let mut unknown = 0;
+        let count = self.ledger.submit(bytes, at, |index, entry, _| {
+            trace.record(9, entry.seq, entry.h);
+            let Ok(place) = calls.binary_search_by_key(&entry.call, |rec| rec.call.id) else { return };
+            let Some(rec) = calls.get_mut(place) else { return };
+            match entry.kind {
+                crate::ledger::Kind::Allow | crate::ledger::Kind::Deny => rec.decision = index,
+                crate::ledger::Kind::Outcome => rec.outcome = index,
+                crate::ledger::Kind::Unknown => {
+                    rec.outcome = index;
+                    unknown += 1;
+                }
+                crate::ledger::Kind::Other => {}
+            }
+        });
+        for _ in 0..unknown {
+            self.hit(Mark::OutcomeUnknown);
+        }
+        if count >= 8 {
+            self.hit(Mark::GroupOfEight);
+        }
+        if self.sabotaged_by(Sabotage::ToolRunsEarly) {
+            self.tools_run_early();
+        }
+    }
+
+    /// Starts the operation that is next in a lane.
+    fn begin_op(&mut self, at: usize) {
+        let Some(queue) = self.lanes.get_mut(at) else { return };
+        let Some(chain) = queue.chains.front() else { return };
+        let Some(op) = chain.ops.get(chain.step) else { return };
+        let proc = at / LANES;
+        if matches!(op, Op::Lock) {
+            if self.lock.is_some_and(|owner| usize::from(owner) != proc) {
+                queue.waits = true;
+                return self.hit(Mark::LockContended);
+            }
+            self.lock = u8::try_from(proc).ok();
+        }
+        queue.ops += 1;
+        let noise = draw(self.plan.seed, Stream::DiskLatency, at as u64, queue.ops);
+        let sync = self.plan.config.sync_us * US;
+        let mut takes = match op {
+            Op::List | Op::Read { .. } | Op::ReadTail { .. } => 5_000 + noise % 60_000,
+            Op::Put { .. } | Op::Append { .. } => 4_000 + noise % 30_000,
+            Op::Publish(_) | Op::Truncate { .. } | Op::Rename { .. } | Op::Remove(_) => 2_000 + noise % 12_000,
+            Op::Lock | Op::Unlock => 1_000,
+            Op::Sync(_) | Op::SyncDir(_) => sync / 2 + noise % (sync * 2).max(1),
+        };
+        if self.now < self.stall_until && matches!(op, Op::Sync(_) | Op::SyncDir(_)) {
+            takes += self.stall_add;
+        }
+        if self.sabotaged_by(Sabotage::Nondeterminism) {
+            takes += crate::sweep::outside_number() % 50_000;
+        }
+        let lane = u8::try_from(at % LANES).unwrap_or(0);
+        let epoch = self.epoch_of(proc);
+        self.push(self.now + takes, Ev::Disk { proc: u8::try_from(proc).unwrap_or(0), lane, epoch });
+    }
+
+    fn epoch_of(&self, proc: usize) -> u32 {
+        match proc.checked_sub(1) {
+            None => self.node.epoch,
+            Some(p) => self.operators.get(p).and_then(|o| o.as_ref()).map_or(u32::MAX, |o| o.epoch),
+        }
+    }
+
+    /// An operation takes effect.
+    pub(crate) fn disk_event(&mut self, proc: u8, lane: u8, epoch: u32) {
+        let proc = usize::from(proc);
+        if self.epoch_of(proc) != epoch {
+            return;
+        }
+        let at = proc * LANES + usize::from(lane);
+        let Some(mut chain) = self.lanes.get_mut(at).and_then(|queue| queue.chains.pop_front()) else { return };
+        let Some(op) = chain.ops.get(chain.step) else { return };
+        let result = self.perform(proc, op);
+        self.trace.record(10, (at as u64) << 32 | chain.step as u64, self.now ^ u64::from(result.is_ok()));
+        let early = self.sabotaged_by(Sabotage::CompletesBeforeSync)
+            && proc == 0
+            && matches!(op, Op::Append { file: File::Live, .. });
+        let step = chain.step;
+        chain.step += 1;
+        let ended = result.is_err() || chain.step >= chain.ops.len();
+        if let Err(kind) = &result {
+            self.say(|| format!("p{proc} {:?}#{} step {step}: {kind:?}", chain.tag.lane, chain.tag.id));
+        }
+        let sealing = proc == 0 && chain.ops.iter().any(|op| matches!(op, Op::Rename { from: File::Live, .. }));
+        if sealing {
+            self.seal_step(step);
+            if self.epoch_of(proc) != epoch {
+                return self.hit(Mark::CrashInSeal);
+            }
+        }
+        if self.process_effect(proc, epoch) {
+            return;
+        }
+        let (tag, told) = (chain.tag, chain.told);
+        if !ended {
+            chain.told |= early;
+            if let Some(queue) = self.lanes.get_mut(at) {
+                queue.chains.push_front(chain);
+            }
+            self.begin_op(at);
+            if early && !told {
+                self.deliver_completion(proc, tag, Ok(Done::Nothing));
+            }
+            return;
+        }
+        if self.lanes.get(at).is_some_and(|queue| !queue.chains.is_empty()) {
+            self.begin_op(at);
+        }
+        if !told {
+            self.deliver_completion(proc, tag, result.map_err(|kind| Fault { step, kind }));
+        }
+    }
+
+    /// Counts an effect of a process. True when that was its last.
+    fn process_effect(&mut self, proc: usize, epoch: u32) -> bool {
+        if proc == 0 {
+            return self.effect_done() || self.failure.is_some();
+        }
+        self.operator_effect(proc);
+        self.epoch_of(proc) != epoch || self.failure.is_some()
+    }
+
+    fn deliver_completion(&mut self, proc: usize, tag: Tag, completion: Completion) {
+        if proc == 0 {
+            self.feed(Event::Disk(tag, completion));
+        } else {
+            self.feed_operator(proc, Event::Disk(tag, completion));
+        }
+    }
+
+    /// A broken driver says that the last chain of a lane is done before it is.
+    fn tell_early(&mut self, at: usize) {
+        let Some(chain) = self.lanes.get_mut(at).and_then(|queue| queue.chains.back_mut()) else { return };
+        if !chain.told {
+            chain.told = true;
+            let (tag, epoch) = (chain.tag.id, self.node.epoch);
+            self.push(self.now + 1_000, Ev::Early { tag, epoch });
+        }
+    }
+
+    /// The broken driver's completion arrives.
+    pub(crate) fn early_event(&mut self, tag: u32, epoch: u32) {
+        if epoch == self.node.epoch {
+            self.deliver_completion(0, Tag { lane: Lane::Log, id: tag }, Ok(Done::Nothing));
+        }
+    }
+
+    /// The lock is given back; the longest waiting lane gets it.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
+        if let Some(at) = self.lanes.iter().position(|queue| queue.waits) {
+            if let Some(queue) = self.lanes.get_mut(at) {
+                queue.waits = false;
+            }
+            self.begin_op(at);
+        }
+    }
+
+    fn perform(&mut self, proc: usize, op: &Op) -> Result<Done, Kind> {
+        let (kind, file) = classify(op);
+        if let Some(kind) = kind {
+            let hit = |armed: &crate::world::Armed| armed.op == kind && (armed.file == FileKind::Any || armed.file == file);
+            if let Some(at) = self.armed.iter().position(hit) {
+                let armed = self.armed.remove(at);
+                return Err(self.op_fails(proc, op, armed.nospace, armed.partial));
+            }
+            if self.now < self.full_until {
+                let needs = match kind {
+                    OpKind::Put | OpKind::Append => true,
+                    OpKind::Sync => self.full_syncs,
+                    OpKind::Rename | OpKind::SyncDir => self.full_renames,
+                    OpKind::List | OpKind::Read | OpKind::Publish | OpKind::Truncate | OpKind::Remove => false,
+                };
+                if needs {
+                    let partial = draw(self.plan.seed, Stream::Cut, self.now, 5).is_multiple_of(2);
+                    return Err(self.op_fails(proc, op, true, partial));
+                }
+            }
+        }
+        self.apply_op(proc, op)
+    }
+
+    fn op_fails(&mut self, proc: usize, op: &Op, nospace: bool, partial: bool) -> Kind {
+        self.fired |= fired::DEVICE;
+        if let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get_mut(p)) {
+            operator.faulted = true;
+        }
+        let key = draw(self.plan.seed, Stream::Cut, self.now, 6);
+        if proc == 0 && matches!(op, Op::Sync(File::Activation | File::Bundle(_)) | Op::SyncDir(Dir::State | Dir::Bundles)) {
+            self.fired |= fired::READ;
+        }
+        match op {
+            Op::Sync(file) => {
+                self.fired |= fired::LOST_SYNC;
+                self.disk.sync_fails(*file, key ^ identity(*file));
+            }
+            Op::Append { bytes, .. } | Op::Put { bytes, .. } if partial && !bytes.is_empty() => {
+                self.disk.apply_cut(op, usize::try_from(key % bytes.len() as u64).unwrap_or(0));
+                if let (Op::Append { file: File::Live, at, .. }, Some(inode)) = (op, self.disk.number(File::Live)) {
+                    self.ledger.place(inode, *at, bytes.len());
+                }
+            }
+            Op::List | Op::Read { .. } | Op::ReadTail { .. } => self.fired |= fired::READ,
+            Op::Append { .. }
+            | Op::Put { .. }
+            | Op::Publish(_)
+            | Op::Truncate { .. }
+            | Op::Rename { .. }
+            | Op::Remove(_)
+            | Op::SyncDir(_)
+            | Op::Lock
+            | Op::Unlock => {}
+        }
+        if nospace { Kind::NoSpace } else { Kind::Io(5) }
+    }
+
+    /// Does an operation without any fault, and looks at what it means.
+    pub(crate) fn apply_op(&mut self, proc: usize, op: &Op) -> Result<Done, Kind> {
+        if self.sabotage.is_some()
+            && let Some(result) = self.spoil_op(proc, op)
+        {
+            return result;
+        }
+        let result = self.disk.apply(op);
+        match (op, &result) {
+            (Op::Append { file: File::Live, at, bytes }, Ok(_)) => {
+                self.node.wrote_log = true;
+                if let Some(inode) = self.disk.number(File::Live) {
+                    self.ledger.place(inode, *at, bytes.len());
+                }
+            }
+            (Op::Append { file: File::Live, .. }, Err(Kind::Changed)) => {
+                self.hit(Mark::ChangedUnderWriter);
+                if !self.has_fired(fired::MEDIA_LOG) {
+                    self.fail(Oracle::LogShape, || "the writer's idea of the log's length is wrong".into());
+                }
+            }
+            (Op::Publish(seq), Ok(_)) => {
+                self.node.wrote_log = true;
+                self.check_published(seq.get());
+            }
+            (Op::Rename { to: File::Activation, .. } | Op::Put { file: File::Activation, .. }, Ok(_)) => {
+                self.committed(proc);
+            }
+            (Op::Truncate { file: File::Live, .. } | Op::Put { file: File::Live | File::Base | File::SafeSeq, .. }, Ok(_)) => {
+                self.node.wrote_log |= proc == 0;
+            }
+            (Op::Remove(File::Sealed(_)), Ok(_)) => self.hit(Mark::SegmentsRemoved),
+            (Op::Lock, Ok(_)) => self.locked(proc),
+            (Op::Unlock, Ok(_)) => self.unlock(),
+            _ => {}
+        }
+        result
+    }
+
+    fn spoil_chain(&mut self, proc: usize, lane: Lane, ops: &mut Vec<Op>) {
+        let Some(sabotage) = self.sabotage else { return };
+        self.disk.lies.sync_does_nothing = sabotage == Sabotage::SyncDoesNothing;
+        self.disk.lies.sync_dir_does_nothing = sabotage == Sabotage::SyncDirDoesNothing;
+        self.disk.lies.drop_nth_append = if sabotage == Sabotage::AppendDropped { 5 } else { 0 };
+        if sabotage == Sabotage::PublishesBeforeSync && proc == 0 && lane == Lane::Log && ops.len() >= 2 {
+            let last = ops.len() - 1;
+            if matches!(ops.get(last), Some(Op::Publish(_))) {
+                ops.swap(last - 1, last);
+            }
+        }
+        if sabotage == Sabotage::RecoveryDoesNotSync && proc == 0 && !self.node.ready {
+            ops.retain(|op| !matches!(op, Op::Sync(File::Live)));
+        }
+        if sabotage == Sabotage::RenameWithoutSync {
+            ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Activation))));
+        }
+        if sabotage == Sabotage::LoadNotAtomic {
+            let ours = |op: &Op| matches!(op, Op::Sync(File::Temp(Replaced::Activation)) | Op::Rename { to: File::Activation, .. });
+            ops.retain(|op| !ours(op));
+            for op in ops.iter_mut() {
+                if let Op::Put { file, .. } = op
+                    && *file == File::Temp(Replaced::Activation)
+                {
+                    *file = File::Activation;
+                }
+            }
+        }
+    }
+
+    fn spoil_op(&mut self, proc: usize, op: &Op) -> Option<Result<Done, Kind>> {
+        match (self.sabotage?, op) {
+            (Sabotage::StaleActivation, Op::Read { file: File::Activation, .. })
+                if proc == 0 && !self.first_activation.is_empty() =>
+            {
+                Some(Ok(Done::Bytes(self.first_activation.clone())))
+            }
+            (Sabotage::FloorIgnored, Op::Read { file: File::SafeSeq, .. }) if proc == 0 => {
+                Some(Ok(Done::Bytes(vec![0; 8])))
+            }
+            (Sabotage::OutcomeLost, Op::Append { file: File::Live, bytes, .. })
+                if bytes.windows(15).any(|w| w == b"outcome_unknown") =>
+            {
+                Some(Ok(Done::Nothing))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The kind of an operation and of its file, for faults; `None` for what cannot fail.
+fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
+    let of = |file: &File| match file {
+        File::Live => FileKind::Live,
+        File::Sealed(_) => FileKind::Sealed,
+        File::SafeSeq => FileKind::SafeSeq,
+        File::Base => FileKind::Base,
+        File::Positions => FileKind::Positions,
+        File::Activation => FileKind::Activation,
+        File::History => FileKind::History,
+        File::Bundle(_) => FileKind::Bundle,
+        File::Temp(_) => FileKind::Temp,
+    };
+    match op {
+        Op::List => (Some(OpKind::List), FileKind::Any),
+        Op::Read { file, .. } | Op::ReadTail { file, .. } => (Some(OpKind::Read), of(file)),
+        Op::Put { file, .. } => (Some(OpKind::Put), of(file)),
+        Op::Append { file, .. } => (Some(OpKind::Append), of(file)),
+        Op::Publish(_) => (Some(OpKind::Publish), FileKind::SafeSeq),
+        Op::Truncate { file, .. } => (Some(OpKind::Truncate), of(file)),
+        Op::Sync(file) => (Some(OpKind::Sync), of(file)),
+        Op::Rename { to, .. } => (Some(OpKind::Rename), of(to)),
+        Op::Remove(file) => (Some(OpKind::Remove), of(file)),
+        Op::SyncDir(_) => (Some(OpKind::SyncDir), FileKind::Any),
+        Op::Lock | Op::Unlock => (None, FileKind::Any),
+    }
+}
+
+/// A chain in a few words.
+fn words(ops: &[Op]) -> String {
+    let one = |op: &Op| match op {
+        Op::List => "list".to_owned(),
+        Op::Read { file, at, len } => format!("read {}@{at}+{len}", file.name()),
+        Op::ReadTail { file, len } => format!("tail {} {len}", file.name()),
+        Op::Put { file, bytes } => format!("put {} {}b", file.name(), bytes.len()),
+        Op::Append { file, at, bytes } => format!("append {}@{at} {}b", file.name(), bytes.len()),
+        Op::Publish(seq) => format!("publish {}", seq.get()),
+        Op::Truncate { file, len } => format!("truncate {} {len}", file.name()),
+        Op::Sync(file) => format!("sync {}", file.name()),
+        Op::Rename { from, to } => format!("rename {} {}", from.name(), to.name()),
+        Op::Remove(file) => format!("remove {}", file.name()),
+        Op::SyncDir(dir) => format!("syncdir {dir:?}"),
+        Op::Lock => "lock".to_owned(),
+        Op::Unlock => "unlock".to_owned(),
+    };
+    ops.iter().map(one).collect::<Vec<_>>().join(", ")
+}

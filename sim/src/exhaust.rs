@@ -1,0 +1,113 @@
+//! Every crash point of a small plan: at each effect of the first life, by process crash and by power loss, and then at each
+//! effect of the recovery that follows; and every crash point of a policy load.
+
+use crate::disk::Survival;
+use crate::oracles::Failure;
+use crate::plan::{Call, Config, Crash, Mask, Plan, Step, Tool, What, When};
+use crate::sweep::run;
+use crate::world::World;
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Crash points that were tried, pairs counted once each.
+    pub points: u64,
+    /// The first plan that failed.
+    pub failure: Option<(Plan, Failure)>,
+}
+
+const KINDS: [Crash; 4] = [
+    Crash::Process,
+    Crash::Power(Survival::Mix),
+    Crash::Power(Survival::MixSubset),
+    Crash::Power(Survival::Nothing),
+];
+
+/// A plan with a few calls of each kind and one load.
+#[must_use]
+pub fn small_plan(seed: u64) -> Plan {
+    let call = |id, tool, class| What::Call(Call { id, tool, class, pad: 0 });
+    let at = |us, what| Step { when: When::At(us), what };
+    let steps = vec![
+        at(1_000, call(1, Tool::Echo, 0)),
+        at(1_005, call(2, Tool::Echo, 1)),
+        at(1_010, call(3, Tool::Fail, 0)),
+        at(4_000, What::Read),
+        at(5_000, call(4, Tool::Echo, 2)),
+        at(6_000, What::Load { variant: 1, crash: None }),
+        at(9_000, What::Read),
+        at(300_000, call(5, Tool::Echo, 2)),
+    ];
+    let config = Config { heal_us: 310_000, sync_us: 300, tool_timeout_us: 20_000, ..Config::default() };
+    Plan { seed, config, mask: Mask::default(), steps }
+}
+
+fn with_crash(plan: &Plan, life: u32, n: u32, kind: Crash) -> Plan {
+    let mut plan = plan.clone();
+    plan.steps.push(Step { when: When::Effect { life, n }, what: What::Crash { kind, down_us: 1_000 } });
+    plan
+}
+
+/// Tries every crash point of the plan's first life, and with `twice` every crash point of the recovery behind each.
+pub fn crashes(world: &mut World, plan: &Plan, twice: bool) -> Report {
+    let mut report = Report::default();
+    let whole = run(world, plan);
+    if let Some(failure) = whole.failure {
+        report.failure = Some((plan.clone(), failure));
+        return report;
+    }
+    let effects = whole.effects.first().copied().unwrap_or(0);
+    for n in 0..=effects {
+        for first in KINDS {
+            let once = with_crash(plan, 1, n, first);
+            let outcome = run(world, &once);
+            report.points += 1;
+            if let Some(failure) = outcome.failure {
+                report.failure = Some((once, failure));
+                return report;
+            }
+            if !twice {
+                continue;
+            }
+            // The recovery ends where calls begin again; more effects than this belong to the calls.
+            let recovery = outcome.effects.get(1).copied().unwrap_or(0).min(26);
+            for m in 0..=recovery {
+                for second in [Crash::Process, Crash::Power(Survival::Mix)] {
+                    let pair = with_crash(&once, 2, m, second);
+                    let outcome = run(world, &pair);
+                    report.points += 1;
+                    if let Some(failure) = outcome.failure {
+                        report.failure = Some((pair, failure));
+                        return report;
+                    }
+                }
+            }
+        }
+    }
+    report
+}
+
+/// Kills the process of a policy load after each of its effects.
+pub fn loads(world: &mut World, seed: u64) -> Report {
+    let mut report = Report::default();
+    for first in [None, Some(0u8)] {
+        for crash in 1..=40u32 {
+            for repeat in 0..8u64 {
+                let mut plan = small_plan(seed + repeat);
+                plan.config.policy = first;
+                for step in &mut plan.steps {
+                    if let What::Load { crash: after, .. } = &mut step.what {
+                        *after = Some(crash);
+                    }
+                }
+                report.points += 1;
+                let outcome = run(world, &plan);
+                if let Some(failure) = outcome.failure {
+                    report.failure = Some((plan, failure));
+                    return report;
+                }
+            }
+        }
+    }
+    report
+}

@@ -1,0 +1,169 @@
+//! The second half of every run: all faults end, and everything must drain. What is stuck is named in words.
+
+use machines::machine::Machine as _;
+use machines::runtime::Mode;
+
+use crate::disk::Survival;
+use crate::lanes::LANES;
+use crate::ledger::NONE;
+use crate::marks::Mark;
+use crate::oracles::Oracle;
+use crate::plan::{Call, Crash, Tool};
+use crate::policies;
+use crate::rng::{Stream, draw};
+use crate::world::{DRAIN_US, Ev, PROBE, Phase, Stage, US, World, fired};
+
+/// How often the world looks whether it is done, in microseconds.
+const LOOK_US: u64 = 10_000;
+
+impl World {
+    /// All faults end.
+    pub(crate) fn heal(&mut self) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        self.say(|| "world: everything is healed".to_owned());
+        self.phase = Phase::Draining;
+        self.healed_us = self.us();
+        self.armed.clear();
+        self.full_until = 0;
+        self.stall_until = 0;
+        self.node.paused_until = self.now;
+        self.clock.drift(self.now, 0);
+        self.reschedule();
+        for state in &mut self.loops {
+            state.next = state.n;
+        }
+        if self.node.machine.is_none() {
+            let epoch = self.node.epoch;
+            self.push(self.now + 1_000, Ev::Start { epoch });
+        }
+        self.catch_up();
+        self.push(self.now + LOOK_US * US, Ev::Watch);
+    }
+
+    /// The consumer delivers everything; a node whose log failed is started again.
+    fn catch_up(&mut self) {
+        self.read_log();
+        self.deliver(1_000);
+        if self.node.machine.as_ref().is_some_and(|machine| machine.mode() == Mode::WalFailed) && self.node.ready {
+            self.say(|| "operator: restarts the node, whose log failed".to_owned());
+            self.crash_node(Crash::Process, 1_000);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let quiet = self.lanes.iter().take(LANES).all(|lane| lane.chains.is_empty());
+        self.node.machine.is_some() && self.node.ready && self.waiting == 0 && !self.operating() && quiet
+    }
+
+    /// Looks whether the phase is over.
+    pub(crate) fn watch(&mut self) {
+        if self.failure.is_some() || self.phase == Phase::Over {
+            return;
+        }
+        if self.us() > self.healed_us + DRAIN_US {
+            let words = self.stuck();
+            return self.fail(Oracle::Liveness, || words);
+        }
+        match self.phase {
+            Phase::Faults | Phase::Over => {}
+            Phase::Draining => self.drain(),
+            Phase::Probing if self.waiting == 0 => self.probed(),
+            Phase::Probing => {}
+            Phase::Restarting if self.is_idle() => {
+                // What was left open before is closed now: one more look at the whole log, whose chain was verified just now.
+                self.check_log(false);
+                self.check_outcomes();
+                if self.failure.is_none() {
+                    self.hit(Mark::Drained);
+                }
+                self.phase = Phase::Over;
+            }
+            Phase::Restarting => {}
+        }
+        if self.phase != Phase::Over {
+            self.push(self.now + LOOK_US * US, Ev::Watch);
+        }
+    }
+
+    fn drain(&mut self) {
+        let mode = self.node.machine.as_ref().map(|machine| machine.mode());
+        if matches!(mode, Some(Mode::WalFailed | Mode::WalFull)) {
+            self.catch_up();
+            return;
+        }
+        let last = self.commits.last().map_or(0, |commit| commit.at_us);
+        // A new policy is served within a second; what could not be read is looked at again.
+        let served = self.us() > last + 1_000_000 || last == 0;
+        let unread = self.has_fired(fired::READ) || self.fallen_back;
+        let looked = self.us() > self.healed_us.max(self.node.started_us) + 600_000 || !unread;
+        if !self.is_idle() || !served || !looked {
+            return;
+        }
+        self.phase = Phase::Probing;
+        self.probe += 2;
+        for (id, class) in [(PROBE + self.probe, policies::ALWAYS), (PROBE + self.probe + 1, 1)] {
+            self.add_call(Call { id, tool: Tool::Echo, class, pad: 0 }, NONE);
+            self.call(id);
+        }
+    }
+
+    /// The last calls were answered: as they must be where nothing is wrong.
+    fn probed(&mut self) {
+        let expected = self.expected_policy();
+        let Some(rec) = self.place_of(PROBE + self.probe).and_then(|at| self.calls.get(at)).copied() else { return };
+        let mode = self.node.machine.as_ref().map(|machine| machine.mode());
+        let broken = self.has_fired(fired::MEDIA_POLICY);
+        let strict = self.plan.config.strict;
+        let usable = expected.is_some() && !strict && !broken;
+        if mode == Some(Mode::WalFailed) && self.has_fired(fired::MEDIA_LOG) {
+            // Only now the node noticed what was done to its file.
+            self.phase = Phase::Draining;
+            return;
+        }
+        if rec.stage != Stage::Answered {
+            return self.fail(Oracle::Liveness, || format!("the last call was not answered: {:?}", rec.stage));
+        }
+        if usable && (rec.status != 200 || mode != Some(Mode::Normal)) {
+            return self.fail(Oracle::Liveness, || {
+                format!("a policy is in force, and a call that it allows gets {} in mode {mode:?}", rec.status)
+            });
+        }
+        if usable && !self.fallen_back {
+            let named = self.commits.get(self.gen_floor as usize).map(|commit| commit.variant);
+            if named != expected {
+                return self.fail(Oracle::PolicyOrder, || {
+                    format!("policy {expected:?} is in force for over a second, and {named:?} decides")
+                });
+            }
+        }
+        self.phase = Phase::Restarting;
+        let kind = match draw(self.plan.seed, Stream::Harness, 1, 0) % 3 {
+            0 => Crash::Process,
+            1 => Crash::Power(Survival::Mix),
+            _ => Crash::Power(Survival::Nothing),
+        };
+        self.crash_node(kind, 1_000);
+    }
+
+    /// What does not come to an end, in words.
+    fn stuck(&self) -> String {
+        let mut words = format!("30 s after everything was healed, phase {:?}:", self.phase);
+        match &self.node.machine {
+            None => words.push_str(" the node is down"),
+            Some(machine) => {
+                let why = machine.deadline().map_or("nothing", |deadline| deadline.why);
+                words.push_str(&format!(" the node is in mode {} (ready: {}) and waits to {why};", machine.mode().as_str(), self.node.ready));
+            }
+        }
+        let waiting: Vec<String> =
+            self.calls.iter().filter(|rec| rec.stage == Stage::Waiting).map(|rec| rec.call.id.to_string()).collect();
+        words.push_str(&format!(" {} calls wait for an answer [{}];", waiting.len(), waiting.join(" ")));
+        words.push_str(&format!(" {} operators at work, lock held by {:?};", self.operators_alive(), self.lock));
+        for (at, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.chains.is_empty()) {
+            words.push_str(&format!(" process {} lane {} has {} chains (waits for the lock: {});", at / LANES, at % LANES, lane.chains.len(), lane.waits));
+        }
+        words
+    }
+}

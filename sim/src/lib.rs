@@ -1,0 +1,27 @@
+//! The seeded simulator. See `docs/simulation.md`.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod conformance;
+pub mod disk;
+mod exec;
+pub mod exhaust;
+mod heal;
+mod lanes;
+pub mod ledger;
+pub mod marks;
+mod node;
+pub mod oracles;
+mod operators;
+pub mod plan;
+mod plan_text;
+pub mod policies;
+pub mod rng;
+pub mod sabotage;
+pub mod shrink;
+pub mod swarm;
+pub mod sweep;
+pub mod timeline;
+pub mod trace;
+mod work;
+pub mod world;

@@ -1,0 +1,157 @@
+//! Named situations: a sweep that never reaches one of them tests less than it seems to.
+
+/// A situation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Mark {
+    /// A recovery cut bytes behind the last good frame.
+    TornTailCut,
+    /// The live file was sealed.
+    Sealed,
+    /// The node went down between the operations of a seal.
+    CrashInSeal,
+    /// One sync carried eight frames or more.
+    GroupOfEight,
+    /// Undelivered events filled the log.
+    WalFull,
+    /// A full log took calls again.
+    WalFullResumed,
+    /// Delivered sealed files were removed.
+    SegmentsRemoved,
+    /// After a power loss the safe-point was behind the last durable frame.
+    SafePointBehind,
+    /// A restart wrote `outcome_unknown`.
+    OutcomeUnknown,
+    /// A call was decided by the last known good policy because the current one was unusable.
+    LkgFallback,
+    /// Neither slot was usable.
+    BothSlotsCorrupt,
+    /// A load was killed before its commit.
+    LoadCrashedBefore,
+    /// A load was killed after its commit.
+    LoadCrashedAfter,
+    /// A load had to wait for the lock.
+    LockContended,
+    /// A load was refused.
+    LoadRefused,
+    /// A rollback succeeded.
+    RolledBack,
+    /// The limit of calls at once was hit.
+    Overload,
+    /// A tool ran out of time.
+    ToolTimeout,
+    /// A result came after its call was given up.
+    LateResult,
+    /// A decision was denied for its budget.
+    Budget,
+    /// The node went down while it recovered.
+    RecoveryCrashed,
+    /// Two crashes within one second.
+    DoubleCrash,
+    /// The wall clock jumped back.
+    ClockBack,
+    /// The node was stopped and went on.
+    Paused,
+    /// No space led to a failed log.
+    NoSpaceFailed,
+    /// A failed sync led to a failed log.
+    SyncFailed,
+    /// A completed restart out of a failed log.
+    RecoveredFromFailed,
+    /// A refusal to open a damaged log.
+    RefusedToOpen,
+    /// A flipped bit was noticed.
+    RotDetected,
+    /// The file was cut under the writer.
+    ChangedUnderWriter,
+    /// An outcome could not be recorded.
+    OutcomeNotRecorded,
+    /// The runtime stopped in good order.
+    CleanStop,
+    /// A call was decided while a new policy was being loaded.
+    HotReload,
+    /// A process crash, then a power loss before anything was synced anew.
+    ProcessThenPower,
+    /// A power loss in mid-append.
+    PowerInAppend,
+    /// A whole run ended with every call answered and every outcome known.
+    Drained,
+}
+
+/// All of them with their names.
+pub const MARKS: &[(Mark, &str)] = &[
+    (Mark::TornTailCut, "torn tail cut"),
+    (Mark::Sealed, "segment sealed"),
+    (Mark::CrashInSeal, "crash in a seal"),
+    (Mark::GroupOfEight, "group commit of 8 or more"),
+    (Mark::WalFull, "wal_full reached"),
+    (Mark::WalFullResumed, "wal_full resumed"),
+    (Mark::SegmentsRemoved, "delivered segments removed"),
+    (Mark::SafePointBehind, "safe-point behind after power loss"),
+    (Mark::OutcomeUnknown, "outcome_unknown written"),
+    (Mark::LkgFallback, "LKG fallback"),
+    (Mark::BothSlotsCorrupt, "both slots unusable"),
+    (Mark::LoadCrashedBefore, "load crashed before its commit"),
+    (Mark::LoadCrashedAfter, "load crashed after its commit"),
+    (Mark::LockContended, "activation lock contended"),
+    (Mark::LoadRefused, "load refused"),
+    (Mark::RolledBack, "rolled back"),
+    (Mark::Overload, "in-flight limit hit"),
+    (Mark::ToolTimeout, "tool timeout"),
+    (Mark::LateResult, "late result dropped"),
+    (Mark::Budget, "budget"),
+    (Mark::RecoveryCrashed, "recovery crashed"),
+    (Mark::DoubleCrash, "double crash"),
+    (Mark::ClockBack, "clock jumped back"),
+    (Mark::Paused, "process paused"),
+    (Mark::NoSpaceFailed, "no space, then wal_failed"),
+    (Mark::SyncFailed, "failed sync, then wal_failed"),
+    (Mark::RecoveredFromFailed, "restart out of wal_failed"),
+    (Mark::RefusedToOpen, "refused to open"),
+    (Mark::RotDetected, "bit rot noticed"),
+    (Mark::ChangedUnderWriter, "file cut under the writer"),
+    (Mark::OutcomeNotRecorded, "outcome_not_recorded"),
+    (Mark::CleanStop, "clean stop"),
+    (Mark::HotReload, "hot reload"),
+    (Mark::ProcessThenPower, "process crash, then power loss"),
+    (Mark::PowerInAppend, "power loss in mid-append"),
+    (Mark::Drained, "drained"),
+];
+
+/// How often each situation was reached.
+#[derive(Clone, Debug)]
+pub struct Counts([u64; MARKS.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; MARKS.len()])
+    }
+}
+
+impl Counts {
+    /// Counts one.
+    pub fn hit(&mut self, mark: Mark) {
+        if let Some(n) = self.0.get_mut(mark as usize) {
+            *n += 1;
+        }
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn of(&self, mark: Mark) -> u64 {
+        self.0.get(mark as usize).copied().unwrap_or(0)
+    }
+
+    /// Adds another count.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Those never reached.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        MARKS.iter().filter(|(mark, _)| self.of(*mark) == 0).map(|(_, name)| *name).collect()
+    }
+}

@@ -1,0 +1,235 @@
+//! Other processes beside the node: operators who load and roll back policies, a reader of the log, the consumer that
+//! says what was delivered, and what damages files behind everybody's back.
+
+use std::collections::BTreeMap;
+
+use machines::activation::{Command, Loader, Report};
+use machines::disk::{Dir, File, Op};
+use machines::machine::{Effect, Event, Machine as _, Outbox};
+use machines::wal::files::{CLASSES, Positions};
+
+use crate::lanes::LANES;
+use crate::marks::Mark;
+use crate::plan::FileKind;
+use crate::policies;
+use crate::world::{Operator, PROCS, Phase, World, fired};
+
+type LoaderEvent = Event<<Loader as machines::machine::Machine>::Input>;
+
+impl World {
+    /// The node's first policy, loaded before the story begins.
+    pub(crate) fn install(&mut self) {
+        let Some(variant) = self.plan.config.policy.and_then(policies::variant) else { return };
+        let Ok((bundle, _)) = &variant.opened else { return };
+        let activation = machines::activation::Activation::default().with(bundle);
+        for op in [
+            Op::Put { file: File::Bundle(variant.digest), bytes: variant.bytes.clone() },
+            Op::Sync(File::Bundle(variant.digest)),
+            Op::SyncDir(Dir::Bundles),
+            Op::Put { file: File::Activation, bytes: activation.to_bytes() },
+            Op::Sync(File::Activation),
+            Op::SyncDir(Dir::State),
+        ] {
+            let _ = self.disk.apply(&op);
+        }
+        self.first_activation = activation.to_bytes();
+        self.committed(0);
+        self.acked = Some((0, 0));
+    }
+
+    /// `policy load` by another process.
+    pub(crate) fn load(&mut self, variant: u8, crash: Option<u32>) {
+        let Some(bundle) = policies::variant(variant) else { return };
+        self.operate(Command::Load { bytes: bundle.bytes.clone(), require_verified: false }, crash, None);
+    }
+
+    /// `policy rollback` by another process.
+    pub(crate) fn rollback(&mut self, below: bool, crash: Option<u32>) {
+        let below_floor = below.then(|| "simulated".to_owned());
+        self.operate(Command::Rollback { below_floor }, crash, Some(below));
+    }
+
+    fn operate(&mut self, command: Command, crash: Option<u32>, rollback: Option<bool>) {
+        let Some(p) = self.operators.iter().position(Option::is_none) else { return };
+        self.operator_epoch += 1;
+        let epoch = self.operator_epoch;
+        if let Some(slot) = self.operators.get_mut(p) {
+            *slot = Some(Operator {
+                machine: Box::new(Loader::new(command, crate::node::version())),
+                effects: 0,
+                crash,
+                rollback: rollback.is_some(),
+                below: rollback == Some(true),
+                locked: false,
+                before: 0,
+                commits: 0,
+                faulted: false,
+                committed: None,
+                epoch,
+            });
+        }
+        let entropy = self.entropy(1 << 32 | u64::from(epoch));
+        self.feed_operator(p + 1, Event::Start(entropy));
+    }
+
+    fn operator(&mut self, proc: usize) -> Option<&mut Operator> {
+        self.operators.get_mut(proc.checked_sub(1)?)?.as_mut()
+    }
+
+    /// Gives an operator's process an event.
+    pub(crate) fn feed_operator(&mut self, proc: usize, event: LoaderEvent) {
+        let now = self.clock.now(self.now);
+        let mut effects: Vec<Effect<Result<Report, String>>> = Vec::new();
+        let Some(operator) = self.operator(proc) else { return };
+        let epoch = operator.epoch;
+        operator.machine.handle(now, event, &mut Outbox::over(&mut effects));
+        operator.machine.check();
+        for effect in effects {
+            match effect {
+                Effect::Disk(tag, ops) => self.submit(proc, tag, ops),
+                Effect::Work(tag, op) => self.start_work(proc, tag, op),
+                Effect::Output(result) => self.load_done(proc, result),
+                Effect::Note(_) => continue,
+                Effect::Halt(_) => self.kill_operator(proc, false),
+            }
+            self.operator_effect(proc);
+            if self.operator(proc).is_none_or(|o| o.epoch != epoch) || self.failure.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Counts an effect of an operator's process, and kills it where the plan says so.
+    pub(crate) fn operator_effect(&mut self, proc: usize) {
+        let healed = self.phase != Phase::Faults;
+        let Some(operator) = self.operator(proc) else { return };
+        operator.effects += 1;
+        if operator.crash == Some(operator.effects) && !healed {
+            self.kill_operator(proc, true);
+        }
+    }
+
+    /// An operator's process is gone; `cut` = it was killed in mid-operation.
+    pub(crate) fn kill_operator(&mut self, proc: usize, cut: bool) {
+        let Some(before) = self.operator(proc).map(|o| o.committed.is_some()) else { return };
+        if cut {
+            for lane in 0..LANES {
+                self.cut_in_flight(proc * LANES + lane);
+            }
+            let after = self.operator(proc).is_some_and(|o| o.committed.is_some());
+            self.hit(if before || after { Mark::LoadCrashedAfter } else { Mark::LoadCrashedBefore });
+        }
+        self.say(|| format!("operator p{proc} ends"));
+        for lane in self.lanes.iter_mut().skip(proc * LANES).take(LANES) {
+            lane.clear();
+        }
+        if let Some(slot) = self.operators.get_mut(proc - 1) {
+            *slot = None;
+        }
+        if self.lock.is_some_and(|owner| usize::from(owner) == proc) {
+            self.unlock();
+        }
+        if cut {
+            self.check_activation_whole();
+        }
+    }
+
+    /// A process took the lock.
+    pub(crate) fn locked(&mut self, proc: usize) {
+        let before = self.disk.fingerprint(|file| file == File::Activation);
+        let commits = u32::try_from(self.commits.len()).unwrap_or(0);
+        if let Some(operator) = self.operator(proc) {
+            operator.locked = true;
+            operator.before = before;
+            operator.commits = commits;
+        }
+    }
+
+    fn load_done(&mut self, proc: usize, result: Result<Report, String>) {
+        self.say(|| match &result {
+            Ok(report) => format!("operator p{proc}: loaded {}", report.bundle.manifest.version),
+            Err(why) => format!("operator p{proc}: refused: {why}"),
+        });
+        self.trace.record(13, proc as u64, u64::from(result.is_ok()));
+        self.check_load(proc, result.is_ok());
+        if self.operator(proc).is_some_and(|o| o.rollback) && result.is_ok() {
+            self.hit(Mark::RolledBack);
+        }
+        if result.is_err() {
+            self.hit(Mark::LoadRefused);
+        }
+        self.kill_operator(proc, false);
+    }
+
+    /// Whether an operator is at work.
+    pub(crate) fn operating(&self) -> bool {
+        self.operators.iter().any(Option::is_some)
+    }
+
+    /// A reader reads up to the safe-point; see `oracles.rs` for what is checked of it.
+    pub(crate) fn read_log(&mut self) {
+        self.check_exposure();
+        let n = self.exposed.len();
+        self.say(|| format!("reader: read up to {}", n.saturating_sub(1)));
+    }
+
+    /// A consumer says what it has delivered, durably and at once.
+    pub(crate) fn deliver(&mut self, permille: u32) {
+        let read = self.exposed.len().saturating_sub(1) as u64;
+        let upto = (read * u64::from(permille.min(1_000)) / 1_000).max(self.delivered);
+        let Some(log_id) = self.log_id.filter(|_| upto > 0) else { return };
+        self.delivered = upto;
+        let cursors: BTreeMap<String, u64> = CLASSES.iter().map(|class| ((*class).to_owned(), upto)).collect();
+        let bytes = Positions { log_id, cursors }.to_bytes();
+        for op in [Op::Put { file: File::Positions, bytes }, Op::Sync(File::Positions), Op::SyncDir(Dir::Telemetry)] {
+            let _ = self.disk.apply(&op);
+        }
+        self.say(|| format!("consumer: delivered {upto}"));
+    }
+
+    /// A bit of a file rots.
+    pub(crate) fn rot(&mut self, kind: FileKind, place: u64, evicted: bool) {
+        let mut files: Vec<File> = self.disk.names().filter(|file| is_kind(*file, kind)).collect();
+        files.sort_unstable();
+        let Some(pick) = usize::try_from(place % (files.len().max(1) as u64)).ok().and_then(|at| files.get(at)).copied()
+        else {
+            return;
+        };
+        if let Some(at) = self.disk.rot(pick, place / 7, evicted) {
+            self.damaged_us = self.us();
+            self.fired |= if pick.dir() == Dir::Telemetry { fired::MEDIA_LOG } else { fired::MEDIA_POLICY };
+            self.say(|| format!("rot: {} byte {at}", pick.name()));
+        }
+    }
+
+    /// An operator cuts the live file.
+    pub(crate) fn cut_live(&mut self, permille: u32) {
+        let len = self.disk.read(File::Live).map_or(0, <[u8]>::len);
+        let to = len * permille.min(1_000) as usize / 1_000;
+        if self.disk.tamper_truncate(File::Live, to) {
+            self.fired |= fired::MEDIA_LOG;
+            self.damaged_us = self.us();
+            self.say(|| format!("operator cuts telemetry.wal from {len} to {to} bytes"));
+        }
+    }
+
+    /// Ends whatever operators still do wrong.
+    pub(crate) fn operators_alive(&self) -> usize {
+        (1..PROCS).filter(|proc| self.operators.get(proc - 1).is_some_and(Option::is_some)).count()
+    }
+}
+
+fn is_kind(file: File, kind: FileKind) -> bool {
+    match kind {
+        FileKind::Any => true,
+        FileKind::Live => file == File::Live,
+        FileKind::Sealed => matches!(file, File::Sealed(_)),
+        FileKind::SafeSeq => file == File::SafeSeq,
+        FileKind::Base => file == File::Base,
+        FileKind::Positions => file == File::Positions,
+        FileKind::Activation => file == File::Activation,
+        FileKind::History => file == File::History,
+        FileKind::Bundle => matches!(file, File::Bundle(_)),
+        FileKind::Temp => matches!(file, File::Temp(_)),
+    }
+}

@@ -1,0 +1,621 @@
+//! What must hold, checked while a run goes on. Each check names the invariant of SPEC 12 that it stands for.
+//!
+//! What a fault may excuse, and nothing else:
+//!
+//! - **A damaged medium** (bit rot, a misdirected write, an operator's cut) of the log: the node may refuse to open it, with
+//!   nothing on disk changed. It may go on only if every frame that it keeps verifies from `telemetry.base` on, and then only
+//!   frames above the floor (safe-point and cursors, as they were on the disk when it started) may be missing, even if they
+//!   were answered: nothing on the disk said that they had been durable.
+//! - **A power loss after a sync that had failed** (its pages were clean and not on the medium): the same. A failed sync
+//!   alone excuses `wal_failed` and its consequences for callers (503, 500), never a loss.
+//! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
+//! - **A failed operation**: error lines, `wal_failed`, a load that reports failure though it took effect as a whole, a
+//!   start that ends with cause `IO` and succeeds later.
+//! - **A slow device or a stopped process**: time-outs (`budget`, 504) where there would be none.
+//!
+//! Process crashes, power losses, clocks and everything that clients and operators do excuse nothing but the answers
+//! of the calls that were under way.
+
+use machines::disk::{Dir, File};
+use machines::ids::Hash32;
+
+use crate::disk::identity;
+use crate::ledger::{Kind, NONE};
+use crate::marks::Mark;
+use crate::plan::Tool;
+use crate::policies::{self, Want};
+use crate::world::{CallRec, Stage, World, fired};
+
+/// Which invariant was broken. A smaller plan counts only if it breaks the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Oracle {
+    /// I-D1: an answered decision, or its outcome, is not durable or not in the recovered log.
+    AnsweredLost,
+    /// I-D2: a tool ran before its decision was durable, on a deny, or twice.
+    ToolBeforeDecision,
+    /// I-D3: a sequence below the safe-point names two contents.
+    TwoContents,
+    /// I-D3, I-D4: the safe-point is ahead of what is durable.
+    SafePointAhead,
+    /// I-D5: something undelivered was removed.
+    RemovedUndelivered,
+    /// A log was opened that does not verify.
+    LogShape,
+    /// I-P1: an allow without an active, compatible policy.
+    AllowWithoutPolicy,
+    /// I-P2: an answer that the policy did not give.
+    WrongVerdict,
+    /// I-P3: a call was decided by an older policy than an answer before it, or by one that was never in force.
+    PolicyOrder,
+    /// I-P4: a load left something between before and after, or was reported and lost.
+    LoadAtomic,
+    /// A bundle was put in force that must be refused.
+    LoadAdmitted,
+    /// The current policy is not used and nothing explains it.
+    Fallback,
+    /// An allowed call has no outcome, or two.
+    Outcomes,
+    /// An answer that cannot be: twice, to nobody, with the wrong status.
+    Answer,
+    /// An error-level line that no fault explains.
+    ErrorNote,
+    /// A refusal to run that no media fault explains.
+    Halt,
+    /// A machine's own invariant broke.
+    Panic,
+    /// After everything was healed, something does not drain.
+    Liveness,
+    /// The same plan ran differently the second time.
+    Determinism,
+}
+
+impl Oracle {
+    /// Its name in reports and regressions.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AnsweredLost => "I-D1 answered-lost",
+            Self::ToolBeforeDecision => "I-D2 tool-before-decision",
+            Self::TwoContents => "I-D3 two-contents",
+            Self::SafePointAhead => "I-D4 safe-point-ahead",
+            Self::RemovedUndelivered => "I-D5 removed-undelivered",
+            Self::LogShape => "log-shape",
+            Self::AllowWithoutPolicy => "I-P1 allow-without-policy",
+            Self::WrongVerdict => "I-P2 wrong-verdict",
+            Self::PolicyOrder => "I-P3 policy-order",
+            Self::LoadAtomic => "I-P4 load-atomic",
+            Self::LoadAdmitted => "load-admitted",
+            Self::Fallback => "fallback",
+            Self::Outcomes => "outcomes",
+            Self::Answer => "answer",
+            Self::ErrorNote => "error-note",
+            Self::Halt => "halt",
+            Self::Panic => "panic",
+            Self::Liveness => "liveness",
+            Self::Determinism => "determinism",
+        }
+    }
+
+    /// The process's exit code for it.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Liveness => 3,
+            Self::Determinism => 4,
+            _ => 2,
+        }
+    }
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub oracle: Oracle,
+    /// How.
+    pub words: String,
+    /// When, in microseconds of the world.
+    pub at_us: u64,
+}
+
+/// One replacement of `activation.json`.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// The variant that it puts in force; `u8::MAX` = none known.
+    pub variant: u8,
+    /// The file's fingerprint.
+    pub print: u64,
+    /// The lowest sequence that may be in force after it.
+    pub floor: u64,
+    /// When.
+    pub at_us: u64,
+}
+
+/// What a caller was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnswerView<'a> {
+    pub id: u32,
+    pub status: u16,
+    pub allow: bool,
+    pub reason: Option<&'a str>,
+    pub audit: Option<u128>,
+    /// The policy that it names, where it names a decision.
+    pub policy: Option<Option<Hash32>>,
+}
+
+const NO_EXCUSE_TIMES: u32 = fired::SLOW;
+
+impl World {
+    /// Whether a frame would survive a power loss, or nothing can be said because the device failed.
+    pub(crate) fn is_firm(&self, index: u32) -> bool {
+        self.ledger.is_firm(&self.disk, index) || self.has_fired(fired::MEDIA_LOG | fired::LOST_SYNC)
+    }
+
+    fn medium_excuses(&self, seq: u64) -> bool {
+        self.has_fired(fired::MEDIA_LOG | fired::LOST_DATA) && seq > self.node.floor
+    }
+
+    /// What the disk says was durable: the floor of SPEC 4.
+    pub(crate) fn floor_on_disk(&self) -> u64 {
+        let safe = self.disk.read(File::SafeSeq).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        safe.max(self.delivered)
+    }
+
+    /// An answer reached its caller.
+    pub(crate) fn on_answer(&mut self, view: AnswerView<'_>) {
+        let id = view.id;
+        self.trace.record(14, u64::from(id) << 16 | u64::from(view.status), self.now);
+        let Some(at) = self.place_of(id) else {
+            return self.fail(Oracle::Answer, || format!("an answer to call {id}, which nobody made"));
+        };
+        let Some(rec) = self.calls.get(at).copied() else { return };
+        if rec.stage != Stage::Waiting {
+            return self.fail(Oracle::Answer, || format!("a second answer to call {id}"));
+        }
+        match view.policy {
+            Some(policy) => self.check_decided(&rec, &view, policy),
+            None => self.check_undecided(&rec, &view),
+        }
+        if let Some(rec) = self.calls.get_mut(at) {
+            rec.status = view.status;
+            rec.allow = view.allow;
+        }
+        self.settle_call(at, Stage::Answered);
+    }
+
+    fn check_undecided(&mut self, rec: &CallRec, view: &AnswerView<'_>) {
+        let id = view.id;
+        if view.allow || view.status != 503 || rec.tools_run > 0 {
+            let (status, allow, ran) = (view.status, view.allow, rec.tools_run);
+            return self.fail(Oracle::Answer, || {
+                format!("call {id}: {status} allow={allow} without a decision; its tool ran {ran} times")
+            });
+        }
+        let reason = view.reason.unwrap_or("");
+        let broken = fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG;
+        let fine = match reason {
+            "overload" => {
+                self.hit(Mark::Overload);
+                self.waiting > self.plan.config.max_in_flight
+            }
+            "wal_failed" => self.has_fired(broken),
+            "wal_full" => self.plan.config.max_bytes < 1 << 24,
+            "stopping" => self.node.stopping,
+            _ => false,
+        };
+        if !fine {
+            let waiting = self.waiting;
+            self.fail(Oracle::Answer, || format!("call {id}: refused with `{reason}` without cause ({waiting} waiting)"));
+        }
+    }
+
+    fn check_decided(&mut self, rec: &CallRec, view: &AnswerView<'_>, policy: Option<Hash32>) {
+        let id = view.id;
+        let entry = self.ledger.entry(rec.decision).copied();
+        let fits = entry.is_some_and(|e| Some(e.audit) == view.audit && (e.kind == Kind::Allow) == view.allow);
+        if !fits {
+            return self.fail(Oracle::AnsweredLost, || format!("call {id} is answered and no such decision was written"));
+        }
+        if !self.is_firm(rec.decision) {
+            return self.fail(Oracle::AnsweredLost, || format!("call {id} is answered and its decision is not durable"));
+        }
+        let variant = match policy {
+            None => None,
+            Some(hash) => match policies::by_bundle_hash(&hash) {
+                Some(variant) => Some(variant.number),
+                None => return self.fail(Oracle::PolicyOrder, || format!("call {id} names a policy that does not exist")),
+            },
+        };
+        match (view.allow, variant) {
+            (true, None) => self.fail(Oracle::AllowWithoutPolicy, || format!("call {id} is allowed by no policy")),
+            (true, Some(variant)) => self.check_allow(rec, view, variant),
+            (false, variant) => self.check_deny(rec, view, variant),
+        }
+        match variant {
+            Some(variant) => self.check_order(rec, variant),
+            None => self.check_no_policy(rec, view),
+        }
+    }
+
+    fn check_allow(&mut self, rec: &CallRec, view: &AnswerView<'_>, variant: u8) {
+        let id = view.id;
+        if variant == policies::INCOMPATIBLE || variant >= policies::VARIANTS {
+            return self.fail(Oracle::AllowWithoutPolicy, || format!("call {id} is allowed by an incompatible policy"));
+        }
+        let strict = self.plan.config.strict;
+        let disabled = rec.call.tool == Tool::Unknown || rec.call.tool == Tool::Shell && !self.plan.config.shell;
+        let want = policies::want(variant, rec.call.class);
+        if strict || disabled || !want.may_allow() {
+            return self.fail(Oracle::WrongVerdict, || {
+                format!("call {id} is allowed: policy {variant} wants {want:?}, strict={strict}, tool disabled={disabled}")
+            });
+        }
+        let slow = self.has_fired(NO_EXCUSE_TIMES);
+        let fine = match (view.status, rec.call.tool) {
+            (200, Tool::Echo | Tool::Shell | Tool::Slow)
+            | (502, Tool::Fail)
+            | (504, Tool::Hang | Tool::Lost | Tool::TimedOut | Tool::Slow)
+            | (400, Tool::Bad) => true,
+            (504, _) => slow,
+            (500, _) => {
+                self.hit(Mark::OutcomeNotRecorded);
+                self.has_fired(fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG)
+            }
+            _ => false,
+        };
+        if !fine || rec.tools_run != 1 {
+            let (status, ran, tool) = (view.status, rec.tools_run, rec.call.tool);
+            return self.fail(Oracle::Answer, || format!("call {id}: {status} of {tool:?}, which ran {ran} times"));
+        }
+        if view.status != 500 && (rec.outcome == NONE || !self.is_firm(rec.outcome)) {
+            self.fail(Oracle::Outcomes, || format!("call {id} is answered and its outcome is not durable"));
+        }
+    }
+
+    fn check_deny(&mut self, rec: &CallRec, view: &AnswerView<'_>, variant: Option<u8>) {
+        let (id, status) = (view.id, view.status);
+        if status != 403 || rec.tools_run > 0 {
+            return self.fail(Oracle::WrongVerdict, || format!("call {id} is denied with {status}, and its tool may have run"));
+        }
+        let reason = view.reason.unwrap_or("");
+        if reason == "budget" {
+            self.hit(Mark::Budget);
+        }
+        let Some(variant) = variant else { return };
+        let config = &self.plan.config;
+        let want = policies::want(variant, rec.call.class);
+        let fine = match reason {
+            "strict" => config.strict,
+            _ if config.strict => false,
+            "budget" => matches!(want, Want::SlowAllow | Want::Budget | Want::Hang) || self.has_fired(NO_EXCUSE_TIMES),
+            "tool_disabled" => want.may_allow() && rec.call.tool == Tool::Shell && !config.shell,
+            "unknown_tool" => want.may_allow() && rec.call.tool == Tool::Unknown,
+            _ => want.reason() == Some(reason),
+        };
+        if !fine {
+            let reason = reason.to_owned();
+            self.fail(Oracle::WrongVerdict, || format!("call {id}: `{reason}` where policy {variant} wants {want:?}"));
+        }
+    }
+
+    /// **I-P3**, by the earliest commit that the call may have been decided by: what is concluded from it is never too much.
+    fn check_order(&mut self, rec: &CallRec, variant: u8) {
+        let id = rec.call.id;
+        let fits = |commit: &Commit| commit.variant == variant;
+        let found = self.commits.iter().skip(rec.floor as usize).position(fits);
+        match found {
+            Some(at) => {
+                let at = rec.floor + u32::try_from(at).unwrap_or(0);
+                if at > self.gen_floor {
+                    self.hit(Mark::HotReload);
+                    self.gen_floor = at;
+                }
+            }
+            None if self.fallen_back && self.commits.iter().any(fits) => {}
+            None => {
+                let floor = rec.floor;
+                let words = if self.commits.iter().any(fits) { "which is older than an answer before it" } else { "which was never in force" };
+                self.fail(Oracle::PolicyOrder, || format!("call {id} is decided by policy {variant}, {words} (commit {floor})"));
+            }
+        }
+    }
+
+    fn check_no_policy(&mut self, rec: &CallRec, view: &AnswerView<'_>) {
+        let id = rec.call.id;
+        let known = self.acked.is_some_and(|(_, us)| rec.sent_us > us + 1_500_000) || rec.floor > 0;
+        let settled = self.acked.is_some_and(|(at, _)| at == 0) && self.plan.config.policy.is_some();
+        let excuse = self.fallen_back || self.has_fired(fired::MEDIA_POLICY | fired::READ | fired::SLOW);
+        let named = view.reason == Some("no_policy") || self.plan.config.strict;
+        if !named || (known || settled) && !excuse {
+            self.fail(Oracle::PolicyOrder, || format!("call {id} is decided by no policy although one is in force"));
+        }
+    }
+
+    /// The safe-point was published.
+    pub(crate) fn check_published(&mut self, seq: u64) {
+        let firm = match self.ledger.at(seq) {
+            Some(entry) => entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end,
+            None => false,
+        };
+        if !firm && !self.has_fired(fired::MEDIA_LOG | fired::LOST_SYNC) {
+            self.fail(Oracle::SafePointAhead, || format!("the safe-point says {seq}, which is not durable"));
+        }
+    }
+
+    /// A reader takes what is below the safe-point, and remembers it for ever.
+    pub(crate) fn check_exposure(&mut self) {
+        let safe = self.disk.read(File::SafeSeq).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        if self.exposed.is_empty() {
+            self.exposed.push(0);
+        }
+        while (self.exposed.len() as u64) <= safe {
+            let seq = self.exposed.len() as u64;
+            let seen = self.ledger.at(seq).and_then(|entry| {
+                let bytes = self.disk.read_number(entry.inode).get(entry.start..entry.end)?;
+                let parsed = crate::ledger::parse(bytes.get(4..)?)?;
+                (parsed.seq == seq && parsed.h == entry.h).then_some(entry.h)
+            });
+            match seen {
+                Some(h) => self.exposed.push(h),
+                None if self.has_fired(fired::MEDIA_LOG | fired::LOST_DATA) => return,
+                None => {
+                    return self.fail(Oracle::SafePointAhead, || format!("the safe-point is {safe} and frame {seq} cannot be read"));
+                }
+            }
+        }
+    }
+
+    /// The node says that it is open: everything that was ever promised is held against the log.
+    pub(crate) fn on_ready(&mut self) {
+        self.node.ready = true;
+        self.fallen_back = self.fallen_back && self.node.life > 0;
+        if std::mem::replace(&mut self.node.was_failed, false) {
+            self.hit(Mark::RecoveredFromFailed);
+        }
+        self.trace.record(15, u64::from(self.node.life), self.now);
+        self.check_identity();
+        self.say(|| "node: ready".to_owned());
+        // What only a process crash lay between is what was written; verifying it now and then is enough.
+        let damage = fired::MEDIA_LOG | fired::LOST_SYNC | fired::DEVICE;
+        let verify = self.has_fired(damage) || !self.last_crash_process || self.plan.seed.is_multiple_of(8);
+        // A log that failed between its opening and now may end in half a frame; the next start looks at it.
+        if self.node.machine.as_ref().is_some_and(|machine| machine.mode() != machines::runtime::Mode::WalFailed) {
+            self.check_log(verify);
+        }
+    }
+
+    /// The log is still the one that its consumers know.
+    ///
+    /// `telemetry.base` has no checksum. While nothing was removed, its `prev_h` follows from its `log_id`, so that damage
+    /// to the id has to be noticed; after that a flipped digit of the id cannot be told from another id, and the run ends
+    /// here: nothing that is delivered counts any more.
+    fn check_identity(&mut self) {
+        let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
+        let found = base.as_ref().map(|base| base.log_id);
+        if self.log_id.is_some() && found != self.log_id && self.has_fired(fired::MEDIA_LOG) {
+            if base.is_some_and(|base| base.first_seq.get() == 1) {
+                self.fail(Oracle::LogShape, || "the log was opened under another log id than it was written with".into());
+            }
+            self.phase = crate::world::Phase::Over;
+        }
+        self.log_id = found;
+    }
+
+    /// Reads the whole log and holds it against what was promised.
+    pub(crate) fn check_log(&mut self, verify: bool) {
+        let found = match self.ledger.scan_log(&self.disk, verify) {
+            Ok(found) => found,
+            // Damage that came after the node had read the file is the next start's to notice.
+            Err(_) if self.damaged_us >= self.node.started_us && self.has_fired(fired::MEDIA_LOG) => return,
+            Err(wrong) => return self.fail(Oracle::LogShape, || wrong.0),
+        };
+        self.trace.record(16, found.first, found.last);
+        if found.first > self.delivered + 1 {
+            let delivered = self.delivered;
+            self.fail(Oracle::RemovedUndelivered, || format!("the log starts at {} and {delivered} was delivered", found.first));
+        }
+        if self.node.life > 1 && self.node.floor < found.last && !self.last_crash_process {
+            self.hit(Mark::SafePointBehind);
+        }
+        if found.last >= found.first
+            && let Some(index) = self.ledger.last_of_before(found.last)
+            && !self.is_firm(index)
+        {
+            self.fail(Oracle::AnsweredLost, || "the log is open and the last frame of an earlier life is not durable".into());
+        }
+        self.check_promises(found.first);
+        self.check_exposed(found.first, found.last);
+    }
+
+    fn check_promises(&mut self, first: u64) {
+        let scan = self.ledger.scan();
+        for at in 0..self.calls.len() {
+            let Some(rec) = self.calls.get(at).copied() else { return };
+            if rec.stage != Stage::Answered || rec.status == 503 {
+                continue;
+            }
+            let outcome = if rec.allow && rec.status != 500 { rec.outcome } else { NONE };
+            for (index, what) in [(rec.decision, "decision"), (outcome, "outcome")] {
+                let Some(entry) = self.ledger.entry(index).copied() else { continue };
+                let kept = entry.mark == scan || entry.seq < first && entry.seq <= self.delivered;
+                if kept {
+                    continue;
+                }
+                if self.medium_excuses(entry.seq) {
+                    // It is gone for good: later recoveries have nothing to add.
+                    if let Some(rec) = self.calls.get_mut(at) {
+                        rec.status = 503;
+                    }
+                } else {
+                    let (id, seq) = (rec.call.id, entry.seq);
+                    return self.fail(Oracle::AnsweredLost, || {
+                        format!("call {id} was answered and its {what}, frame {seq}, is not in the recovered log")
+                    });
+                }
+            }
+        }
+    }
+
+    fn check_exposed(&mut self, first: u64, last: u64) {
+        let scan = self.ledger.scan();
+        let from = usize::try_from(first).unwrap_or(1).max(1);
+        for seq in from..self.exposed.len() {
+            let Some(h) = self.exposed.get(seq).copied() else { return };
+            let seq = seq as u64;
+            let same = self.ledger.at(seq).is_some_and(|entry| entry.h == h && entry.mark == scan) && seq <= last;
+            if same {
+                continue;
+            }
+            if self.medium_excuses(seq) {
+                self.exposed.truncate(usize::try_from(seq).unwrap_or(0));
+                return;
+            }
+            return self.fail(Oracle::TwoContents, || format!("frame {seq} was read below the safe-point and is another one now"));
+        }
+    }
+
+    /// Every allow in the log has exactly one outcome.
+    pub(crate) fn check_outcomes(&mut self) {
+        let open = self.ledger.without_outcome();
+        if open > 0 {
+            return self.fail(Oracle::Outcomes, || format!("{open} allowed calls in the log have no outcome"));
+        }
+        let scan = self.ledger.scan();
+        let outcome = |kind| matches!(kind, Kind::Outcome | Kind::Unknown);
+        let found = self.ledger.entries.iter().filter(|e| e.mark == scan && outcome(e.kind));
+        let mut audits: Vec<u128> = found.map(|e| e.audit).collect();
+        let whole = audits.len();
+        audits.sort_unstable();
+        audits.dedup();
+        if audits.len() != whole {
+            self.fail(Oracle::Outcomes, || "an allowed call has two outcomes in the log".into());
+        }
+    }
+
+    /// The node stopped in good order: nothing of the log may be lost any more.
+    pub(crate) fn check_settled_log(&mut self) {
+        let firm = |file| {
+            let number = self.disk.number(file)?;
+            Some(self.disk.firm(number) >= self.disk.read_number(number).len())
+        };
+        let settled = firm(File::Live).unwrap_or(true) && firm(File::SafeSeq).unwrap_or(true);
+        let broken = fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG;
+        // One that stopped while it was still opening the log has promised nothing.
+        if self.node.ready && !settled && !self.has_fired(broken) {
+            self.fail(Oracle::AnsweredLost, || "the node stopped in good order and left unsynced bytes in the log".into());
+        }
+    }
+
+    fn in_force_on_disk(&self) -> Option<(u8, u64)> {
+        let bytes = self.disk.read(File::Activation)?;
+        let print = self.disk.fingerprint(|file| file == File::Activation);
+        const NAME: &[u8] = b"\"current\":{\"bundle\":\"sha256:";
+        let at = bytes.windows(NAME.len()).position(|w| w == NAME)? + NAME.len();
+        let digest = Hash32::parse_hex(bytes.get(at..at + 64)?)?;
+        let variant = policies::ALL.iter().find(|v| v.digest == digest).map_or(u8::MAX, |v| v.number);
+        Some((variant, print))
+    }
+
+    /// `activation.json` was replaced by a process.
+    pub(crate) fn committed(&mut self, proc: usize) {
+        let (variant, print) = self.in_force_on_disk().unwrap_or((u8::MAX, 0));
+        let index = u32::try_from(self.commits.len()).unwrap_or(NONE);
+        let operator = proc.checked_sub(1).and_then(|p| self.operators.get_mut(p)).and_then(Option::as_mut);
+        let (before, rollback, below) = operator.map_or((0, false, false), |o| {
+            o.committed = Some(index);
+            (o.before, o.rollback, o.below)
+        });
+        let floor = self.commits.iter().rev().find(|c| c.print == before).map_or(0, |c| c.floor);
+        let (sequence, min) = policies::variant(variant).map_or((0, 0), |v| (v.sequence, v.min_sequence));
+        let usable = policies::variant(variant).is_some_and(|v| v.opened.is_ok()) && variant != policies::INCOMPATIBLE;
+        if !usable || sequence < floor && !(rollback && below) {
+            self.fail(Oracle::LoadAdmitted, || format!("policy {variant} (sequence {sequence}, floor {floor}) was put in force"));
+        }
+        let floor = if rollback && below { floor.min(sequence) } else { floor.max(min) };
+        let at_us = self.us();
+        self.trace.record(17, u64::from(variant), print);
+        self.say(|| format!("commit {index}: policy {variant}"));
+        self.commits.push(Commit { variant, print, floor, at_us });
+    }
+
+    /// **I-P4**: `activation.json` is what it was before or what it is after, and what was reported as done is done.
+    pub(crate) fn check_activation_whole(&mut self) {
+        if self.has_fired(fired::MEDIA_POLICY) {
+            return;
+        }
+        let Some((variant, print)) = self.in_force_on_disk() else {
+            if self.disk.read(File::Activation).is_some() {
+                return self.fail(Oracle::LoadAtomic, || "activation.json is no whole file".into());
+            }
+            if self.acked.is_some() {
+                self.fail(Oracle::LoadAtomic, || "activation.json is gone".into());
+            }
+            return;
+        };
+        let Some(at) = self.commits.iter().rposition(|commit| commit.print == print) else {
+            return self.fail(Oracle::LoadAtomic, || "activation.json is neither as before nor as after".into());
+        };
+        if self.acked.is_some_and(|(acked, _)| (at as u64) < u64::from(acked)) {
+            return self.fail(Oracle::LoadAtomic, || "a load was reported as done and is undone".into());
+        }
+        let Some(bundle) = policies::variant(variant) else { return };
+        if self.disk.read(File::Bundle(bundle.digest)) != Some(bundle.bytes.as_slice()) {
+            self.fail(Oracle::LoadAtomic, || "activation.json names a bundle that is not there as a whole".into());
+        }
+    }
+
+    /// A node starts: what it will find.
+    pub(crate) fn check_activation_at_start(&mut self) {
+        self.fallen_back = false;
+        self.check_activation_whole();
+    }
+
+    /// The node does not use the current policy.
+    pub(crate) fn check_fallback(&mut self) {
+        if !self.has_fired(fired::MEDIA_POLICY | fired::READ) {
+            self.fail(Oracle::Fallback, || "the node fell back from a policy that nothing had damaged".into());
+        }
+    }
+
+    /// A load ended with a report.
+    pub(crate) fn check_load(&mut self, proc: usize, ok: bool) {
+        let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get(p)) else { return };
+        let (committed, before, faulted) = (operator.committed, operator.before, operator.faulted);
+        let alone = operator.commits as usize == self.commits.len();
+        let locked = operator.locked;
+        match committed {
+            Some(index) if ok => {
+                let firm = self.disk.number(File::Activation).is_some_and(|number| {
+                    self.disk.firm(number) >= self.disk.read_number(number).len()
+                });
+                let latest = index as usize + 1 == self.commits.len();
+                if latest && !firm && !self.has_fired(fired::LOST_SYNC | fired::MEDIA_POLICY) {
+                    return self.fail(Oracle::LoadAtomic, || "a load is reported as done and not durable".into());
+                }
+                let us = self.us();
+                self.acked = Some(self.acked.map_or((index, us), |(old, at)| if old > index { (old, at) } else { (index, us) }));
+            }
+            None if ok => self.fail(Oracle::LoadAtomic, || "a load is reported as done and changed nothing".into()),
+            Some(_) if !faulted => {
+                self.fail(Oracle::LoadAtomic, || "a load is reported as refused and took effect".into());
+            }
+            None if locked && alone => {
+                if self.disk.fingerprint(|file| file == File::Activation) != before && !self.has_fired(fired::MEDIA_POLICY) {
+                    self.fail(Oracle::LoadAtomic, || "a refused load changed activation.json".into());
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// The policy that has to decide once everything is quiet.
+    pub(crate) fn expected_policy(&self) -> Option<u8> {
+        self.in_force_on_disk().map(|(variant, _)| variant)
+    }
+
+    /// A hash over the log's files, for messages.
+    #[must_use]
+    pub fn log_fingerprint(&self) -> u64 {
+        self.disk.fingerprint(|file| file.dir() == Dir::Telemetry && identity(file) != 0)
+    }
+}
