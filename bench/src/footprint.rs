@@ -30,7 +30,8 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         let began = Instant::now();
         let running = node.spawn()?;
         loop {
-            let answer = Client::connect(running.address, Duration::from_secs(5)).and_then(|mut c| c.post("/v1/tool", ECHO));
+            let answer =
+                Client::connect(running.address, Duration::from_secs(5)).and_then(|mut c| c.post("/v1/tool", ECHO));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 break;
             }
@@ -58,7 +59,10 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     report.add("footprint", absolute(name, ratio, "", "at most 1.3", ratio <= 1.3));
     let resident = mib(host::told(running.pid, "status", "VmRSS")? * 1024);
     let name = "resident memory after the load".into();
-    report.add("footprint", Figure { name, measured: resident, floor: None, unit: "MiB", goal: String::new(), reached: None });
+    report.add(
+        "footprint",
+        Figure { name, measured: resident, floor: None, unit: "MiB", goal: String::new(), reached: None },
+    );
     ended(running)
 }
 

@@ -19,7 +19,8 @@ pub fn decisions(target: &Path, report: &mut Report) -> Result<()> {
     let program = target.join("release/examples/decision");
     let text = output(&mut Command::new(&program)).with_context(|| format!("running {}", program.display()))?;
     for case in ["2 rules", "100 rules"] {
-        let lines = text.lines().skip_while(|line| line.trim() != case).skip(1).take_while(|line| line.starts_with(' '));
+        let lines =
+            text.lines().skip_while(|line| line.trim() != case).skip(1).take_while(|line| line.starts_with(' '));
         let p50 = |name: &str| lines.clone().find_map(|line| p50_of(line, name));
         let bare = p50("bare").with_context(|| format!("no `bare` for {case} in:\n{text}"))?;
         let ours = p50("evaluate, with parsing").or_else(|| p50("evaluate"));
@@ -55,7 +56,8 @@ pub fn simulator(bench: &Bench<'_>, target: &Path, report: &mut Report) -> Resul
     let _pinned = OnOneCore::take()?;
     let text = output(Command::new(&program).args(["sweep", "--seconds", seconds]))
         .with_context(|| format!("running {}", program.display()))?;
-    let number = |unit: &str| text.split(',').find_map(|part| part.trim().split_once(unit)?.0.rsplit(' ').next()?.parse().ok());
+    let number =
+        |unit: &str| text.split(',').find_map(|part| part.trim().split_once(unit)?.0.rsplit(' ').next()?.parse().ok());
     let rate: f64 = number(" seeds/s").with_context(|| format!("no `seeds/s` in:\n{text}"))?;
     let events: f64 = number(" events each").with_context(|| format!("no `events each` in:\n{text}"))?;
     let row = |name: &str, measured, unit, goal: &str, reached| Figure {

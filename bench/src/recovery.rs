@@ -52,7 +52,8 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         let goal = if floor.is_some() { "at least 0.7 of the slower of reading and hashing" } else { "" };
         let (measured, floor) = (speed(seconds), floor.map(speed));
         let reached = floor.map(|floor| measured >= 0.7 * floor);
-        report.add("recovery", Figure { name: name.into(), measured, floor, unit: "MiB/s", goal: goal.into(), reached });
+        report
+            .add("recovery", Figure { name: name.into(), measured, floor, unit: "MiB/s", goal: goal.into(), reached });
     };
     row("reading the files", read, None);
     row("BLAKE3 over the frames, in memory", hash, None);
@@ -150,7 +151,8 @@ fn open(node: &Node) -> Result<f64> {
     let began = Instant::now();
     let running = node.spawn()?;
     loop {
-        let ready = demo::http::Client::connect(running.address, Duration::from_secs(5)).and_then(|mut c| c.get("/ready"));
+        let ready =
+            demo::http::Client::connect(running.address, Duration::from_secs(5)).and_then(|mut c| c.get("/ready"));
         if ready.is_ok_and(|answer| answer.status == 200) {
             break;
         }

@@ -82,7 +82,13 @@ fn verdict(figure: &Figure) -> String {
 }
 
 fn shown(value: f64, unit: &str) -> String {
-    let digits = if value.abs() >= 1000.0 { 0 } else if value.abs() >= 10.0 { 1 } else { 2 };
+    let digits = if value.abs() >= 1000.0 {
+        0
+    } else if value.abs() >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}").trim_end().to_owned()
 }
 

@@ -144,7 +144,11 @@ fn strict(shell: &Shell, checks: &mut Checks, node: &mut Node, running: Running)
 
 fn verify(shell: &Shell, checks: &mut Checks, wal: &str, when: &str) -> Result<()> {
     let done = shell.autonomy(&["wal", "verify", "--dir", wal])?;
-    checks.that(&format!("wal verify: OK, {when}"), done.code == 0 && done.out.starts_with("wal verify: OK — "), &done.out);
+    checks.that(
+        &format!("wal verify: OK, {when}"),
+        done.code == 0 && done.out.starts_with("wal verify: OK — "),
+        &done.out,
+    );
     Ok(())
 }
 

@@ -184,6 +184,16 @@ pub enum Op {
         /// What is added.
         bytes: Vec<u8>,
     },
+    /// Writes the bytes from `from` up to `to` again as they are, so that the next sync covers them: a sync that failed
+    /// in an earlier life may have left them in the cache, clean and not on the device.
+    Rewrite {
+        /// The file.
+        file: File,
+        /// The first offset.
+        from: u64,
+        /// The offset behind the last.
+        to: u64,
+    },
     /// Overwrites the 8 bytes of `telemetry.safe_seq` by one aligned write.
     Publish(Seq),
     /// Cuts a file to `len` bytes.

@@ -520,7 +520,7 @@ fn a_changed_activation_is_durable_before_any_answer_names_it() {
     node.transcript.clear();
     node.wake();
     settle(&mut node);
-    let order: Vec<usize> = ["Sync(Activation)", "SyncDir(State)", "Read { file: Bundle"]
+    let order: Vec<usize> = ["SyncDir(State)", "Read { file: Bundle"]
         .iter()
         .map(|op| node.transcript.find(op).unwrap_or_else(|| panic!("{op} in {}", node.transcript)))
         .collect();

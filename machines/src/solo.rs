@@ -178,7 +178,7 @@ where
                 self.files.remove(file);
                 Ok(Done::Nothing)
             }
-            Op::SyncDir(_) | Op::Lock | Op::Unlock => Ok(Done::Nothing),
+            Op::SyncDir(_) | Op::Lock | Op::Unlock | Op::Rewrite { .. } => Ok(Done::Nothing),
         }
     }
 }

@@ -51,6 +51,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("read gives what is there and no more", read_is_bounded),
     ("read of the tail gives the end and the length", tail_is_the_end),
     ("publish overwrites eight bytes", publish_overwrites),
+    ("rewrite leaves every byte as it is", rewrite_changes_nothing),
     ("truncate cuts", truncate_cuts),
     ("rename replaces, also the file that is appended to", rename_replaces),
     ("remove of a missing name is no fault", remove_is_lenient),
@@ -201,6 +202,16 @@ fn publish_overwrites(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
     want("bytes", &read_all(disk, File::SafeSeq)?, &vec![8, 7, 6, 5, 4, 3, 2, 1])
 }
 
+fn rewrite_changes_nothing(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
+    nothing(disk, vec![put(File::Live, b"abcdef"), Op::Sync(File::Live)])?;
+    for (from, to) in [(2, 5), (0, 6), (6, 6), (0, 1)] {
+        nothing(disk, vec![Op::Rewrite { file: File::Live, from, to }, Op::Sync(File::Live)])?;
+    }
+    want("bytes", &read_all(disk, File::Live)?, &b"abcdef".to_vec())?;
+    nothing(disk, vec![append(6, b"g")])?;
+    want("bytes", &read_all(disk, File::Live)?, &b"abcdefg".to_vec())
+}
+
 fn truncate_cuts(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
     nothing(disk, vec![put(File::Live, b"abcdef"), Op::Truncate { file: File::Live, len: 4 }, append(4, b"x")])?;
     want("bytes", &read_all(disk, File::Live)?, &b"abcdx".to_vec())
@@ -242,6 +253,7 @@ fn missing_is_not_found(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
         Op::ReadTail { file: File::History, len: 1 },
         append(0, b"x"),
         Op::Truncate { file: File::Live, len: 0 },
+        Op::Rewrite { file: File::Live, from: 0, to: 0 },
         Op::Sync(File::Live),
         Op::Publish(Seq::FIRST),
         Op::Rename { from: File::Live, to: File::Sealed(Seq::FIRST) },

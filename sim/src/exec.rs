@@ -1,11 +1,12 @@
 //! Disk operations on their way: latency, faults, and what is watched while they take effect.
 
-use machines::disk::{Completion, Dir, Done, Fault, FaultKind as Kind, File, Lane, Op, Replaced, Tag};
+use machines::disk::{Completion, Dir, Done, Fault, FaultKind as Kind, File, Lane, Op, Tag};
 use machines::machine::Event;
 
 use crate::disk::identity;
 use crate::lanes::{Chain, LANES, index};
 use crate::marks::Mark;
+use crate::ops::{classify, words};
 use crate::oracles::Oracle;
 use crate::plan::{FileKind, OpKind};
 use crate::rng::{Stream, draw};
@@ -18,17 +19,19 @@ impl World {
         if self.sabotage.is_some() {
             self.spoil_chain(proc, tag.lane, &mut ops);
         }
-        self.say(|| format!("p{proc} {:?}#{}: {}", tag.lane, tag.id, words(&ops)));
+        // The node looks at `activation.json` four times a second; nobody wants to read that.
+        let poll = self.node.ready && matches!(ops.as_slice(), [Op::Read { file: File::Activation, .. }]);
+        if !poll {
+            self.say(|| format!("p{proc} {:?}#{}: {}", tag.lane, tag.id, words(&ops)));
+        }
         self.trace.record(8, (proc as u64) << 40 | u64::from(tag.id), ops.len() as u64);
         if proc == 0 && tag.lane == Lane::Log {
             for op in &ops {
-                match op {
-                    Op::Append { file: File::Live, at, bytes } => self.note_frames(*at, bytes),
-                    Op::Rename { from: File::Live, .. } => {
-                        self.seals += 1;
-                        self.hit(Mark::Sealed);
-                    }
-                    _ => {}
+                if let Op::Append { file: File::Live, at, bytes } = op {
+                    self.note_frames(*at, bytes);
+                } else if matches!(op, Op::Rename { from: File::Live, .. }) {
+                    self.seals += 1;
+                    self.hit(Mark::Sealed);
                 }
             }
         }
@@ -89,7 +92,7 @@ impl World {
         let sync = self.plan.config.sync_us * US;
         let mut takes = match op {
             Op::List | Op::Read { .. } | Op::ReadTail { .. } => 5_000 + noise % 60_000,
-            Op::Put { .. } | Op::Append { .. } => 4_000 + noise % 30_000,
+            Op::Put { .. } | Op::Append { .. } | Op::Rewrite { .. } => 4_000 + noise % 30_000,
             Op::Publish(_) | Op::Truncate { .. } | Op::Rename { .. } | Op::Remove(_) => 2_000 + noise % 12_000,
             Op::Lock | Op::Unlock => 1_000,
             Op::Sync(_) | Op::SyncDir(_) => sync / 2 + noise % (sync * 2).max(1),
@@ -210,7 +213,8 @@ impl World {
     fn perform(&mut self, proc: usize, op: &Op) -> Result<Done, Kind> {
         let (kind, file) = classify(op);
         if let Some(kind) = kind {
-            let hit = |armed: &crate::world::Armed| armed.op == kind && (armed.file == FileKind::Any || armed.file == file);
+            let hit =
+                |armed: &crate::world::Armed| armed.op == kind && (armed.file == FileKind::Any || armed.file == file);
             if let Some(at) = self.armed.iter().position(hit) {
                 let armed = self.armed.remove(at);
                 return Err(self.op_fails(proc, op, armed.nospace, armed.partial));
@@ -237,7 +241,9 @@ impl World {
             operator.faulted = true;
         }
         let key = draw(self.plan.seed, Stream::Cut, self.now, 6);
-        if proc == 0 && matches!(op, Op::Sync(File::Activation | File::Bundle(_)) | Op::SyncDir(Dir::State | Dir::Bundles)) {
+        if proc == 0
+            && matches!(op, Op::Sync(File::Activation | File::Bundle(_)) | Op::SyncDir(Dir::State | Dir::Bundles))
+        {
             self.fired |= fired::READ;
         }
         match op {
@@ -254,6 +260,7 @@ impl World {
             Op::List | Op::Read { .. } | Op::ReadTail { .. } => self.fired |= fired::READ,
             Op::Append { .. }
             | Op::Put { .. }
+            | Op::Rewrite { .. }
             | Op::Publish(_)
             | Op::Truncate { .. }
             | Op::Rename { .. }
@@ -293,7 +300,12 @@ impl World {
             (Op::Rename { to: File::Activation, .. } | Op::Put { file: File::Activation, .. }, Ok(_)) => {
                 self.committed(proc);
             }
-            (Op::Truncate { file: File::Live, .. } | Op::Put { file: File::Live | File::Base | File::SafeSeq, .. }, Ok(_)) => {
+            (
+                Op::Truncate { file: File::Live, .. }
+                | Op::Rewrite { .. }
+                | Op::Put { file: File::Live | File::Base | File::SafeSeq, .. },
+                Ok(_),
+            ) => {
                 self.node.wrote_log |= proc == 0;
             }
             (Op::Remove(File::Sealed(_)), Ok(_)) => self.hit(Mark::SegmentsRemoved),
@@ -303,101 +315,4 @@ impl World {
         }
         result
     }
-
-    fn spoil_chain(&mut self, proc: usize, lane: Lane, ops: &mut Vec<Op>) {
-        let Some(sabotage) = self.sabotage else { return };
-        self.disk.lies.sync_does_nothing = sabotage == Sabotage::SyncDoesNothing;
-        self.disk.lies.sync_dir_does_nothing = sabotage == Sabotage::SyncDirDoesNothing;
-        self.disk.lies.drop_nth_append = if sabotage == Sabotage::AppendDropped { 5 } else { 0 };
-        if sabotage == Sabotage::PublishesBeforeSync && proc == 0 && lane == Lane::Log && ops.len() >= 2 {
-            let last = ops.len() - 1;
-            if matches!(ops.get(last), Some(Op::Publish(_))) {
-                ops.swap(last - 1, last);
-            }
-        }
-        if sabotage == Sabotage::RecoveryDoesNotSync && proc == 0 && !self.node.ready {
-            ops.retain(|op| !matches!(op, Op::Sync(File::Live)));
-        }
-        if sabotage == Sabotage::RenameWithoutSync {
-            ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Activation))));
-        }
-        if sabotage == Sabotage::LoadNotAtomic {
-            let ours = |op: &Op| matches!(op, Op::Sync(File::Temp(Replaced::Activation)) | Op::Rename { to: File::Activation, .. });
-            ops.retain(|op| !ours(op));
-            for op in ops.iter_mut() {
-                if let Op::Put { file, .. } = op
-                    && *file == File::Temp(Replaced::Activation)
-                {
-                    *file = File::Activation;
-                }
-            }
-        }
-    }
-
-    fn spoil_op(&mut self, proc: usize, op: &Op) -> Option<Result<Done, Kind>> {
-        match (self.sabotage?, op) {
-            (Sabotage::StaleActivation, Op::Read { file: File::Activation, .. })
-                if proc == 0 && !self.first_activation.is_empty() =>
-            {
-                Some(Ok(Done::Bytes(self.first_activation.clone())))
-            }
-            (Sabotage::FloorIgnored, Op::Read { file: File::SafeSeq, .. }) if proc == 0 => {
-                Some(Ok(Done::Bytes(vec![0; 8])))
-            }
-            (Sabotage::OutcomeLost, Op::Append { file: File::Live, bytes, .. })
-                if bytes.windows(15).any(|w| w == b"outcome_unknown") =>
-            {
-                Some(Ok(Done::Nothing))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The kind of an operation and of its file, for faults; `None` for what cannot fail.
-fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
-    let of = |file: &File| match file {
-        File::Live => FileKind::Live,
-        File::Sealed(_) => FileKind::Sealed,
-        File::SafeSeq => FileKind::SafeSeq,
-        File::Base => FileKind::Base,
-        File::Positions => FileKind::Positions,
-        File::Activation => FileKind::Activation,
-        File::History => FileKind::History,
-        File::Bundle(_) => FileKind::Bundle,
-        File::Temp(_) => FileKind::Temp,
-    };
-    match op {
-        Op::List => (Some(OpKind::List), FileKind::Any),
-        Op::Read { file, .. } | Op::ReadTail { file, .. } => (Some(OpKind::Read), of(file)),
-        Op::Put { file, .. } => (Some(OpKind::Put), of(file)),
-        Op::Append { file, .. } => (Some(OpKind::Append), of(file)),
-        Op::Publish(_) => (Some(OpKind::Publish), FileKind::SafeSeq),
-        Op::Truncate { file, .. } => (Some(OpKind::Truncate), of(file)),
-        Op::Sync(file) => (Some(OpKind::Sync), of(file)),
-        Op::Rename { to, .. } => (Some(OpKind::Rename), of(to)),
-        Op::Remove(file) => (Some(OpKind::Remove), of(file)),
-        Op::SyncDir(_) => (Some(OpKind::SyncDir), FileKind::Any),
-        Op::Lock | Op::Unlock => (None, FileKind::Any),
-    }
-}
-
-/// A chain in a few words.
-fn words(ops: &[Op]) -> String {
-    let one = |op: &Op| match op {
-        Op::List => "list".to_owned(),
-        Op::Read { file, at, len } => format!("read {}@{at}+{len}", file.name()),
-        Op::ReadTail { file, len } => format!("tail {} {len}", file.name()),
-        Op::Put { file, bytes } => format!("put {} {}b", file.name(), bytes.len()),
-        Op::Append { file, at, bytes } => format!("append {}@{at} {}b", file.name(), bytes.len()),
-        Op::Publish(seq) => format!("publish {}", seq.get()),
-        Op::Truncate { file, len } => format!("truncate {} {len}", file.name()),
-        Op::Sync(file) => format!("sync {}", file.name()),
-        Op::Rename { from, to } => format!("rename {} {}", from.name(), to.name()),
-        Op::Remove(file) => format!("remove {}", file.name()),
-        Op::SyncDir(dir) => format!("syncdir {dir:?}"),
-        Op::Lock => "lock".to_owned(),
-        Op::Unlock => "unlock".to_owned(),
-    };
-    ops.iter().map(one).collect::<Vec<_>>().join(", ")
 }

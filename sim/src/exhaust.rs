@@ -16,12 +16,8 @@ pub struct Report {
     pub failure: Option<(Plan, Failure)>,
 }
 
-const KINDS: [Crash; 4] = [
-    Crash::Process,
-    Crash::Power(Survival::Mix),
-    Crash::Power(Survival::MixSubset),
-    Crash::Power(Survival::Nothing),
-];
+const KINDS: [Crash; 4] =
+    [Crash::Process, Crash::Power(Survival::Mix), Crash::Power(Survival::MixSubset), Crash::Power(Survival::Nothing)];
 
 /// A plan with a few calls of each kind and one load.
 #[must_use]
@@ -87,9 +83,19 @@ pub fn crashes(world: &mut World, plan: &Plan, twice: bool) -> Report {
     report
 }
 
-/// Kills the process of a policy load after each of its effects.
+/// Kills the process of a policy load after each of its effects, and turns the power off every 40 microseconds while it runs.
 pub fn loads(world: &mut World, seed: u64) -> Report {
     let mut report = Report::default();
+    for (step, kind) in (0..150u64).flat_map(|step| KINDS.map(|kind| (step, kind))) {
+        let mut plan = small_plan(seed + step % 5);
+        let when = When::At(5_990 + step * 40);
+        plan.steps.push(Step { when, what: What::Crash { kind, down_us: 1_000 } });
+        report.points += 1;
+        if let Some(failure) = run(world, &plan).failure {
+            report.failure = Some((plan, failure));
+            return report;
+        }
+    }
     for first in [None, Some(0u8)] {
         for crash in 1..=40u32 {
             for repeat in 0..8u64 {

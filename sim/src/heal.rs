@@ -154,7 +154,11 @@ impl World {
             None => words.push_str(" the node is down"),
             Some(machine) => {
                 let why = machine.deadline().map_or("nothing", |deadline| deadline.why);
-                words.push_str(&format!(" the node is in mode {} (ready: {}) and waits to {why};", machine.mode().as_str(), self.node.ready));
+                words.push_str(&format!(
+                    " the node is in mode {} (ready: {}) and waits to {why};",
+                    machine.mode().as_str(),
+                    self.node.ready
+                ));
             }
         }
         let waiting: Vec<String> =
@@ -162,7 +166,13 @@ impl World {
         words.push_str(&format!(" {} calls wait for an answer [{}];", waiting.len(), waiting.join(" ")));
         words.push_str(&format!(" {} operators at work, lock held by {:?};", self.operators_alive(), self.lock));
         for (at, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.chains.is_empty()) {
-            words.push_str(&format!(" process {} lane {} has {} chains (waits for the lock: {});", at / LANES, at % LANES, lane.chains.len(), lane.waits));
+            words.push_str(&format!(
+                " process {} lane {} has {} chains (waits for the lock: {});",
+                at / LANES,
+                at % LANES,
+                lane.chains.len(),
+                lane.waits
+            ));
         }
         words
     }

@@ -369,7 +369,10 @@ impl Ledger {
                     hasher.update(frame.get(..frame.len() - TAIL).unwrap_or(&[]));
                     let hash = *hasher.finalize().as_bytes();
                     if whole_hash(frame) != Some(hash) {
-                        return Err(Wrong(format!("{}: sequence {seen} breaks the chain of an opened log", file.name())));
+                        return Err(Wrong(format!(
+                            "{}: sequence {seen} breaks the chain of an opened log",
+                            file.name()
+                        )));
                     }
                     prev = hash;
                 }

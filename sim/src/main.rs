@@ -113,21 +113,8 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Where seeds start: 0 at a desk, on CI a number from the commit's hash, so that every commit looks elsewhere.
-fn base() -> u64 {
-    if std::env::var_os("CI").is_none() {
-        return 0;
-    }
-    if let Some(base) = std::env::var("SIM_BASE").ok().and_then(|text| text.parse().ok()) {
-        return base;
-    }
-    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
-    let text = head.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
-    text.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
-}
-
 fn sweep_many(many: &Many, marks: bool) -> u8 {
-    let from = many.from.unwrap_or_else(base);
+    let from = many.from.unwrap_or_else(sweep::first_seed);
     let seconds = many.seconds.or(if many.seeds.is_none() { Some(10) } else { None });
     let options = Options {
         from,
@@ -208,10 +195,7 @@ fn shrink_one(one: &One) -> anyhow::Result<u8> {
 fn exhaust_all() -> u8 {
     let mut world = World::default();
     let mut points = 0;
-    for report in [
-        exhaust::crashes(&mut world, &exhaust::small_plan(1), true),
-        exhaust::loads(&mut world, 1),
-    ] {
+    for report in [exhaust::crashes(&mut world, &exhaust::small_plan(1), true), exhaust::loads(&mut world, 1)] {
         points += report.points;
         if let Some((plan, failure)) = report.failure {
             println!("{plan}");
@@ -226,12 +210,16 @@ fn exhaust_all() -> u8 {
 fn sabotage_all() -> u8 {
     let mut missed = 0;
     for (sabotage, name) in sabotage::ALL {
-        let options =
-            Options { from: 0, seeds: 1_000, time: None, threads: 1, sabotage: Some(*sabotage), all: false };
+        let options = Options { from: 0, seeds: 1_000, time: None, threads: 1, sabotage: Some(*sabotage), all: false };
         let report = sweep::sweep(&options);
         match report.failure {
             Some((seed, failure)) => {
-                println!("caught  {name:<24} after {:>4} seeds (seed {seed}): {}: {}", report.seeds, failure.oracle.name(), failure.words);
+                println!(
+                    "caught  {name:<24} after {:>4} seeds (seed {seed}): {}: {}",
+                    report.seeds,
+                    failure.oracle.name(),
+                    failure.words
+                );
             }
             None => {
                 println!("MISSED  {name}");

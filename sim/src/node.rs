@@ -171,9 +171,11 @@ impl World {
         let io = self.node.refusal_io;
         self.say(|| format!("node: halts: {}", halt.message));
         self.trace.record(4, u64::from(io), self.now);
-        let excuse = if io { fired::DEVICE | fired::READ | fired::MEDIA_LOG } else { fired::MEDIA_LOG | fired::LOST_DATA };
+        let excuse = if io { fired::DEVICE | fired::READ | fired::MEDIA_LOG } else { fired::MEDIA_LOG };
         if !self.has_fired(excuse) {
-            return self.fail(Oracle::Halt, || format!("the node refuses to run and no media fault explains it: {}", halt.message));
+            return self.fail(Oracle::Halt, || {
+                format!("the node refuses to run and no media fault explains it: {}", halt.message)
+            });
         }
         if !io && self.node.wrote_log {
             return self.fail(Oracle::Halt, || "the node refused its log after it had changed it".into());
@@ -275,10 +277,6 @@ impl World {
         if self.last_crash_process && !self.node.ready && !self.disk.is_settled() {
             self.hit(Mark::ProcessThenPower);
         }
-        self.fired |= fired::POWER;
-        if self.has_fired(fired::LOST_SYNC) {
-            self.fired |= fired::LOST_DATA;
-        }
         self.disk.power_loss(how);
         self.lock = None;
         self.check_activation_whole();
@@ -297,10 +295,8 @@ impl World {
         match draw(self.plan.seed, Stream::Cut, key, 0) % 4 {
             0 | 1 => {}
             2 => {
-                let len = match op {
-                    Op::Append { bytes, .. } | Op::Put { bytes, .. } => bytes.len() as u64,
-                    _ => 0,
-                };
+                let bytes = if let Op::Append { bytes, .. } | Op::Put { bytes, .. } = op { bytes.len() } else { 0 };
+                let len = bytes as u64;
                 if len > 0 {
                     let cut = usize::try_from(draw(self.plan.seed, Stream::Cut, key, 1) % len).unwrap_or(0);
                     self.disk.apply_cut(op, cut);
@@ -350,12 +346,8 @@ impl World {
             return self.settle_call(at, Stage::Refused);
         }
         self.body.clear();
-        let _ = write!(
-            self.body,
-            "{{\"kind\":\"{}\",\"params\":{{\"n\":{id},\"class\":{}",
-            call.tool.kind(),
-            call.class
-        );
+        let _ =
+            write!(self.body, "{{\"kind\":\"{}\",\"params\":{{\"n\":{id},\"class\":{}", call.tool.kind(), call.class);
         let mut left = call.pad as usize;
         let mut part = 0u32;
         while left > 0 {

@@ -62,6 +62,7 @@ impl World {
                 below: rollback == Some(true),
                 locked: false,
                 before: 0,
+                before_all: 0,
                 commits: 0,
                 faulted: false,
                 committed: None,
@@ -137,10 +138,12 @@ impl World {
     /// A process took the lock.
     pub(crate) fn locked(&mut self, proc: usize) {
         let before = self.disk.fingerprint(|file| file == File::Activation);
+        let before_all = self.policy_print();
         let commits = u32::try_from(self.commits.len()).unwrap_or(0);
         if let Some(operator) = self.operator(proc) {
             operator.locked = true;
             operator.before = before;
+            operator.before_all = before_all;
             operator.commits = commits;
         }
     }
@@ -168,9 +171,12 @@ impl World {
 
     /// A reader reads up to the safe-point; see `oracles.rs` for what is checked of it.
     pub(crate) fn read_log(&mut self) {
+        let before = self.exposed.len();
         self.check_exposure();
         let n = self.exposed.len();
-        self.say(|| format!("reader: read up to {}", n.saturating_sub(1)));
+        if n != before {
+            self.say(|| format!("reader: read up to {}", n.saturating_sub(1)));
+        }
     }
 
     /// A consumer says what it has delivered, durably and at once.
@@ -178,20 +184,24 @@ impl World {
         let read = self.exposed.len().saturating_sub(1) as u64;
         let upto = (read * u64::from(permille.min(1_000)) / 1_000).max(self.delivered);
         let Some(log_id) = self.log_id.filter(|_| upto > 0) else { return };
+        let news = upto != self.delivered;
         self.delivered = upto;
         let cursors: BTreeMap<String, u64> = CLASSES.iter().map(|class| ((*class).to_owned(), upto)).collect();
         let bytes = Positions { log_id, cursors }.to_bytes();
         for op in [Op::Put { file: File::Positions, bytes }, Op::Sync(File::Positions), Op::SyncDir(Dir::Telemetry)] {
             let _ = self.disk.apply(&op);
         }
-        self.say(|| format!("consumer: delivered {upto}"));
+        if news {
+            self.say(|| format!("consumer: delivered {upto}"));
+        }
     }
 
     /// A bit of a file rots.
     pub(crate) fn rot(&mut self, kind: FileKind, place: u64, evicted: bool) {
         let mut files: Vec<File> = self.disk.names().filter(|file| is_kind(*file, kind)).collect();
         files.sort_unstable();
-        let Some(pick) = usize::try_from(place % (files.len().max(1) as u64)).ok().and_then(|at| files.get(at)).copied()
+        let Some(pick) =
+            usize::try_from(place % (files.len().max(1) as u64)).ok().and_then(|at| files.get(at)).copied()
         else {
             return;
         };

@@ -6,8 +6,8 @@
 //!   nothing on disk changed. It may go on only if every frame that it keeps verifies from `telemetry.base` on, and then only
 //!   frames above the floor (safe-point and cursors, as they were on the disk when it started) may be missing, even if they
 //!   were answered: nothing on the disk said that they had been durable.
-//! - **A power loss after a sync that had failed** (its pages were clean and not on the medium): the same. A failed sync
-//!   alone excuses `wal_failed` and its consequences for callers (503, 500), never a loss.
+//! - **A failed sync** (its pages are clean now and not on the medium): `wal_failed` and its consequences for callers (503,
+//!   500) until the next restart. Never a loss, not even when the power goes later: a restart writes again what it keeps.
 //! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
 //! - **A failed operation**: error lines, `wal_failed`, a load that reports failure though it took effect as a whole, a
 //!   start that ends with cause `IO` and succeeds later.
@@ -16,10 +16,9 @@
 //! Process crashes, power losses, clocks and everything that clients and operators do excuse nothing but the answers
 //! of the calls that were under way.
 
-use machines::disk::{Dir, File};
+use machines::disk::File;
 use machines::ids::Hash32;
 
-use crate::disk::identity;
 use crate::ledger::{Kind, NONE};
 use crate::marks::Mark;
 use crate::plan::Tool;
@@ -99,10 +98,12 @@ impl Oracle {
     /// The process's exit code for it.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Liveness => 3,
-            Self::Determinism => 4,
-            _ => 2,
+        if matches!(self, Self::Liveness) {
+            3
+        } else if matches!(self, Self::Determinism) {
+            4
+        } else {
+            2
         }
     }
 }
@@ -146,13 +147,13 @@ pub(crate) struct AnswerView<'a> {
 const NO_EXCUSE_TIMES: u32 = fired::SLOW;
 
 impl World {
-    /// Whether a frame would survive a power loss, or nothing can be said because the device failed.
+    /// Whether a frame would survive a power loss, or nothing can be said because the medium is damaged.
     pub(crate) fn is_firm(&self, index: u32) -> bool {
-        self.ledger.is_firm(&self.disk, index) || self.has_fired(fired::MEDIA_LOG | fired::LOST_SYNC)
+        self.ledger.is_firm(&self.disk, index) || self.has_fired(fired::MEDIA_LOG)
     }
 
     fn medium_excuses(&self, seq: u64) -> bool {
-        self.has_fired(fired::MEDIA_LOG | fired::LOST_DATA) && seq > self.node.floor
+        self.has_fired(fired::MEDIA_LOG) && seq > self.node.floor
     }
 
     /// What the disk says was durable: the floor of SPEC 4.
@@ -205,7 +206,9 @@ impl World {
         };
         if !fine {
             let waiting = self.waiting;
-            self.fail(Oracle::Answer, || format!("call {id}: refused with `{reason}` without cause ({waiting} waiting)"));
+            self.fail(Oracle::Answer, || {
+                format!("call {id}: refused with `{reason}` without cause ({waiting} waiting)")
+            });
         }
     }
 
@@ -214,16 +217,20 @@ impl World {
         let entry = self.ledger.entry(rec.decision).copied();
         let fits = entry.is_some_and(|e| Some(e.audit) == view.audit && (e.kind == Kind::Allow) == view.allow);
         if !fits {
-            return self.fail(Oracle::AnsweredLost, || format!("call {id} is answered and no such decision was written"));
+            return self
+                .fail(Oracle::AnsweredLost, || format!("call {id} is answered and no such decision was written"));
         }
         if !self.is_firm(rec.decision) {
-            return self.fail(Oracle::AnsweredLost, || format!("call {id} is answered and its decision is not durable"));
+            return self
+                .fail(Oracle::AnsweredLost, || format!("call {id} is answered and its decision is not durable"));
         }
         let variant = match policy {
             None => None,
             Some(hash) => match policies::by_bundle_hash(&hash) {
                 Some(variant) => Some(variant.number),
-                None => return self.fail(Oracle::PolicyOrder, || format!("call {id} names a policy that does not exist")),
+                None => {
+                    return self.fail(Oracle::PolicyOrder, || format!("call {id} names a policy that does not exist"));
+                }
             },
         };
         match (view.allow, variant) {
@@ -247,7 +254,9 @@ impl World {
         let want = policies::want(variant, rec.call.class);
         if strict || disabled || !want.may_allow() {
             return self.fail(Oracle::WrongVerdict, || {
-                format!("call {id} is allowed: policy {variant} wants {want:?}, strict={strict}, tool disabled={disabled}")
+                format!(
+                    "call {id} is allowed: policy {variant} wants {want:?}, strict={strict}, tool disabled={disabled}"
+                )
             });
         }
         let slow = self.has_fired(NO_EXCUSE_TIMES);
@@ -275,7 +284,9 @@ impl World {
     fn check_deny(&mut self, rec: &CallRec, view: &AnswerView<'_>, variant: Option<u8>) {
         let (id, status) = (view.id, view.status);
         if status != 403 || rec.tools_run > 0 {
-            return self.fail(Oracle::WrongVerdict, || format!("call {id} is denied with {status}, and its tool may have run"));
+            return self.fail(Oracle::WrongVerdict, || {
+                format!("call {id} is denied with {status}, and its tool may have run")
+            });
         }
         let reason = view.reason.unwrap_or("");
         if reason == "budget" {
@@ -298,46 +309,13 @@ impl World {
         }
     }
 
-    /// **I-P3**, by the earliest commit that the call may have been decided by: what is concluded from it is never too much.
-    fn check_order(&mut self, rec: &CallRec, variant: u8) {
-        let id = rec.call.id;
-        let fits = |commit: &Commit| commit.variant == variant;
-        let found = self.commits.iter().skip(rec.floor as usize).position(fits);
-        match found {
-            Some(at) => {
-                let at = rec.floor + u32::try_from(at).unwrap_or(0);
-                if at > self.gen_floor {
-                    self.hit(Mark::HotReload);
-                    self.gen_floor = at;
-                }
-            }
-            None if self.fallen_back && self.commits.iter().any(fits) => {}
-            None => {
-                let floor = rec.floor;
-                let words = if self.commits.iter().any(fits) { "which is older than an answer before it" } else { "which was never in force" };
-                self.fail(Oracle::PolicyOrder, || format!("call {id} is decided by policy {variant}, {words} (commit {floor})"));
-            }
-        }
-    }
-
-    fn check_no_policy(&mut self, rec: &CallRec, view: &AnswerView<'_>) {
-        let id = rec.call.id;
-        let known = self.acked.is_some_and(|(_, us)| rec.sent_us > us + 1_500_000) || rec.floor > 0;
-        let settled = self.acked.is_some_and(|(at, _)| at == 0) && self.plan.config.policy.is_some();
-        let excuse = self.fallen_back || self.has_fired(fired::MEDIA_POLICY | fired::READ | fired::SLOW);
-        let named = view.reason == Some("no_policy") || self.plan.config.strict;
-        if !named || (known || settled) && !excuse {
-            self.fail(Oracle::PolicyOrder, || format!("call {id} is decided by no policy although one is in force"));
-        }
-    }
-
     /// The safe-point was published.
     pub(crate) fn check_published(&mut self, seq: u64) {
         let firm = match self.ledger.at(seq) {
             Some(entry) => entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end,
             None => false,
         };
-        if !firm && !self.has_fired(fired::MEDIA_LOG | fired::LOST_SYNC) {
+        if !firm && !self.has_fired(fired::MEDIA_LOG) {
             self.fail(Oracle::SafePointAhead, || format!("the safe-point says {seq}, which is not durable"));
         }
     }
@@ -357,9 +335,11 @@ impl World {
             });
             match seen {
                 Some(h) => self.exposed.push(h),
-                None if self.has_fired(fired::MEDIA_LOG | fired::LOST_DATA) => return,
+                None if self.has_fired(fired::MEDIA_LOG) => return,
                 None => {
-                    return self.fail(Oracle::SafePointAhead, || format!("the safe-point is {safe} and frame {seq} cannot be read"));
+                    return self.fail(Oracle::SafePointAhead, || {
+                        format!("the safe-point is {safe} and frame {seq} cannot be read")
+                    });
                 }
             }
         }
@@ -394,7 +374,9 @@ impl World {
         let found = base.as_ref().map(|base| base.log_id);
         if self.log_id.is_some() && found != self.log_id && self.has_fired(fired::MEDIA_LOG) {
             if base.is_some_and(|base| base.first_seq.get() == 1) {
-                self.fail(Oracle::LogShape, || "the log was opened under another log id than it was written with".into());
+                self.fail(Oracle::LogShape, || {
+                    "the log was opened under another log id than it was written with".into()
+                });
             }
             self.phase = crate::world::Phase::Over;
         }
@@ -403,16 +385,20 @@ impl World {
 
     /// Reads the whole log and holds it against what was promised.
     pub(crate) fn check_log(&mut self, verify: bool) {
+        // Damage that came after the node had read the file is the next append's or the next start's to notice.
+        if self.has_fired(fired::MEDIA_LOG) && self.damaged_us >= self.node.started_us {
+            return;
+        }
         let found = match self.ledger.scan_log(&self.disk, verify) {
             Ok(found) => found,
-            // Damage that came after the node had read the file is the next start's to notice.
-            Err(_) if self.damaged_us >= self.node.started_us && self.has_fired(fired::MEDIA_LOG) => return,
             Err(wrong) => return self.fail(Oracle::LogShape, || wrong.0),
         };
         self.trace.record(16, found.first, found.last);
         if found.first > self.delivered + 1 {
             let delivered = self.delivered;
-            self.fail(Oracle::RemovedUndelivered, || format!("the log starts at {} and {delivered} was delivered", found.first));
+            self.fail(Oracle::RemovedUndelivered, || {
+                format!("the log starts at {} and {delivered} was delivered", found.first)
+            });
         }
         if self.node.life > 1 && self.node.floor < found.last && !self.last_crash_process {
             self.hit(Mark::SafePointBehind);
@@ -421,7 +407,9 @@ impl World {
             && let Some(index) = self.ledger.last_of_before(found.last)
             && !self.is_firm(index)
         {
-            self.fail(Oracle::AnsweredLost, || "the log is open and the last frame of an earlier life is not durable".into());
+            self.fail(Oracle::AnsweredLost, || {
+                "the log is open and the last frame of an earlier life is not durable".into()
+            });
         }
         self.check_promises(found.first);
         self.check_exposed(found.first, found.last);
@@ -470,7 +458,9 @@ impl World {
                 self.exposed.truncate(usize::try_from(seq).unwrap_or(0));
                 return;
             }
-            return self.fail(Oracle::TwoContents, || format!("frame {seq} was read below the safe-point and is another one now"));
+            return self.fail(Oracle::TwoContents, || {
+                format!("frame {seq} was read below the safe-point and is another one now")
+            });
         }
     }
 
@@ -502,120 +492,9 @@ impl World {
         let broken = fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG;
         // One that stopped while it was still opening the log has promised nothing.
         if self.node.ready && !settled && !self.has_fired(broken) {
-            self.fail(Oracle::AnsweredLost, || "the node stopped in good order and left unsynced bytes in the log".into());
+            self.fail(Oracle::AnsweredLost, || {
+                "the node stopped in good order and left unsynced bytes in the log".into()
+            });
         }
-    }
-
-    fn in_force_on_disk(&self) -> Option<(u8, u64)> {
-        let bytes = self.disk.read(File::Activation)?;
-        let print = self.disk.fingerprint(|file| file == File::Activation);
-        const NAME: &[u8] = b"\"current\":{\"bundle\":\"sha256:";
-        let at = bytes.windows(NAME.len()).position(|w| w == NAME)? + NAME.len();
-        let digest = Hash32::parse_hex(bytes.get(at..at + 64)?)?;
-        let variant = policies::ALL.iter().find(|v| v.digest == digest).map_or(u8::MAX, |v| v.number);
-        Some((variant, print))
-    }
-
-    /// `activation.json` was replaced by a process.
-    pub(crate) fn committed(&mut self, proc: usize) {
-        let (variant, print) = self.in_force_on_disk().unwrap_or((u8::MAX, 0));
-        let index = u32::try_from(self.commits.len()).unwrap_or(NONE);
-        let operator = proc.checked_sub(1).and_then(|p| self.operators.get_mut(p)).and_then(Option::as_mut);
-        let (before, rollback, below) = operator.map_or((0, false, false), |o| {
-            o.committed = Some(index);
-            (o.before, o.rollback, o.below)
-        });
-        let floor = self.commits.iter().rev().find(|c| c.print == before).map_or(0, |c| c.floor);
-        let (sequence, min) = policies::variant(variant).map_or((0, 0), |v| (v.sequence, v.min_sequence));
-        let usable = policies::variant(variant).is_some_and(|v| v.opened.is_ok()) && variant != policies::INCOMPATIBLE;
-        if !usable || sequence < floor && !(rollback && below) {
-            self.fail(Oracle::LoadAdmitted, || format!("policy {variant} (sequence {sequence}, floor {floor}) was put in force"));
-        }
-        let floor = if rollback && below { floor.min(sequence) } else { floor.max(min) };
-        let at_us = self.us();
-        self.trace.record(17, u64::from(variant), print);
-        self.say(|| format!("commit {index}: policy {variant}"));
-        self.commits.push(Commit { variant, print, floor, at_us });
-    }
-
-    /// **I-P4**: `activation.json` is what it was before or what it is after, and what was reported as done is done.
-    pub(crate) fn check_activation_whole(&mut self) {
-        if self.has_fired(fired::MEDIA_POLICY) {
-            return;
-        }
-        let Some((variant, print)) = self.in_force_on_disk() else {
-            if self.disk.read(File::Activation).is_some() {
-                return self.fail(Oracle::LoadAtomic, || "activation.json is no whole file".into());
-            }
-            if self.acked.is_some() {
-                self.fail(Oracle::LoadAtomic, || "activation.json is gone".into());
-            }
-            return;
-        };
-        let Some(at) = self.commits.iter().rposition(|commit| commit.print == print) else {
-            return self.fail(Oracle::LoadAtomic, || "activation.json is neither as before nor as after".into());
-        };
-        if self.acked.is_some_and(|(acked, _)| (at as u64) < u64::from(acked)) {
-            return self.fail(Oracle::LoadAtomic, || "a load was reported as done and is undone".into());
-        }
-        let Some(bundle) = policies::variant(variant) else { return };
-        if self.disk.read(File::Bundle(bundle.digest)) != Some(bundle.bytes.as_slice()) {
-            self.fail(Oracle::LoadAtomic, || "activation.json names a bundle that is not there as a whole".into());
-        }
-    }
-
-    /// A node starts: what it will find.
-    pub(crate) fn check_activation_at_start(&mut self) {
-        self.fallen_back = false;
-        self.check_activation_whole();
-    }
-
-    /// The node does not use the current policy.
-    pub(crate) fn check_fallback(&mut self) {
-        if !self.has_fired(fired::MEDIA_POLICY | fired::READ) {
-            self.fail(Oracle::Fallback, || "the node fell back from a policy that nothing had damaged".into());
-        }
-    }
-
-    /// A load ended with a report.
-    pub(crate) fn check_load(&mut self, proc: usize, ok: bool) {
-        let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get(p)) else { return };
-        let (committed, before, faulted) = (operator.committed, operator.before, operator.faulted);
-        let alone = operator.commits as usize == self.commits.len();
-        let locked = operator.locked;
-        match committed {
-            Some(index) if ok => {
-                let firm = self.disk.number(File::Activation).is_some_and(|number| {
-                    self.disk.firm(number) >= self.disk.read_number(number).len()
-                });
-                let latest = index as usize + 1 == self.commits.len();
-                if latest && !firm && !self.has_fired(fired::LOST_SYNC | fired::MEDIA_POLICY) {
-                    return self.fail(Oracle::LoadAtomic, || "a load is reported as done and not durable".into());
-                }
-                let us = self.us();
-                self.acked = Some(self.acked.map_or((index, us), |(old, at)| if old > index { (old, at) } else { (index, us) }));
-            }
-            None if ok => self.fail(Oracle::LoadAtomic, || "a load is reported as done and changed nothing".into()),
-            Some(_) if !faulted => {
-                self.fail(Oracle::LoadAtomic, || "a load is reported as refused and took effect".into());
-            }
-            None if locked && alone => {
-                if self.disk.fingerprint(|file| file == File::Activation) != before && !self.has_fired(fired::MEDIA_POLICY) {
-                    self.fail(Oracle::LoadAtomic, || "a refused load changed activation.json".into());
-                }
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    /// The policy that has to decide once everything is quiet.
-    pub(crate) fn expected_policy(&self) -> Option<u8> {
-        self.in_force_on_disk().map(|(variant, _)| variant)
-    }
-
-    /// A hash over the log's files, for messages.
-    #[must_use]
-    pub fn log_fingerprint(&self) -> u64 {
-        self.disk.fingerprint(|file| file.dir() == Dir::Telemetry && identity(file) != 0)
     }
 }

@@ -11,7 +11,7 @@ use crate::disk::Survival;
 pub const VERSION: u32 = 1;
 
 /// A whole run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The key of all noise that the plan does not say.
     pub seed: u64,
@@ -74,9 +74,30 @@ pub struct Mask(pub u32);
 
 /// The names of the mask's bits.
 pub const KINDS: &[&str] = &[
-    "process", "power", "double", "nospace", "opfail", "syncfail", "stall", "rot", "misdirect", "cutlive", "clock", "pause",
-    "loads", "loadcrash", "badbundles", "badtools", "badpolicies", "tinylog", "tinylimit", "bursts", "stops", "reader",
-    "strict", "nopolicy",
+    "process",
+    "power",
+    "double",
+    "nospace",
+    "opfail",
+    "syncfail",
+    "stall",
+    "rot",
+    "misdirect",
+    "cutlive",
+    "clock",
+    "pause",
+    "loads",
+    "loadcrash",
+    "badbundles",
+    "badtools",
+    "badpolicies",
+    "tinylog",
+    "tinylimit",
+    "bursts",
+    "stops",
+    "reader",
+    "strict",
+    "nopolicy",
 ];
 
 impl Mask {
@@ -149,7 +170,15 @@ pub enum Tool {
 
 /// All tools.
 pub const TOOLS: &[Tool] = &[
-    Tool::Echo, Tool::Shell, Tool::Fail, Tool::Hang, Tool::Slow, Tool::Lost, Tool::Bad, Tool::TimedOut, Tool::Unknown,
+    Tool::Echo,
+    Tool::Shell,
+    Tool::Fail,
+    Tool::Hang,
+    Tool::Slow,
+    Tool::Lost,
+    Tool::Bad,
+    Tool::TimedOut,
+    Tool::Unknown,
 ];
 
 impl Tool {

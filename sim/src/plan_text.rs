@@ -251,9 +251,7 @@ fn parse_what(word: &str, f: &Fields<'_>) -> Result<What, String> {
         },
         "full" => What::Full { for_us: f.number("for")?, syncs: f.flag("syncs")?, renames: f.flag("renames")? },
         "stall" => What::Stall { for_us: f.number("for")?, add_us: f.number("add")? },
-        "rot" => {
-            What::Rot { file: f.one_of("file", FILES)?, place: f.number("place")?, evicted: f.flag("evicted")? }
-        }
+        "rot" => What::Rot { file: f.one_of("file", FILES)?, place: f.number("place")?, evicted: f.flag("evicted")? },
         "misdirect" => What::Misdirect,
         "cutlive" => What::CutLive { permille: f.number("permille")? },
         "jump" => What::Jump { by_us: f.number("by")? },

@@ -168,7 +168,8 @@ fn build(number: u8) -> Variant {
     ]);
     let mut bytes = bundle::build(&files, &options).unwrap_or_default();
     let whole = bundle::open(&bytes);
-    let (digest, bundle_hash) = whole.as_ref().map_or((Hash32([0; 32]), Hash32([0; 32])), |b| (b.digest, b.bundle_hash));
+    let (digest, bundle_hash) =
+        whole.as_ref().map_or((Hash32([0; 32]), Hash32([0; 32])), |b| (b.digest, b.bundle_hash));
     if number == BROKEN {
         bytes.truncate(bytes.len() / 2);
     }
@@ -193,7 +194,9 @@ pub fn by_bundle_hash(hash: &Hash32) -> Option<&'static Variant> {
 }
 
 /// What `OpenBundle` gives for these bytes. Bytes that nobody built are looked at by the real reader.
-#[must_use]
+///
+/// # Errors
+/// Why the bytes are refused as a bundle.
 pub fn open(bytes: &[u8]) -> Result<(Arc<Bundle>, Compiled), String> {
     if let Some(known) = ALL.iter().find(|v| v.bytes == bytes) {
         return known.opened.clone();

@@ -32,6 +32,8 @@ pub enum Sabotage {
     FloorIgnored,
     /// Recovery does not sync what it found.
     RecoveryDoesNotSync,
+    /// Recovery does not write again what a failed sync may have left in the cache alone.
+    RewriteSkipped,
     /// `activation.json` is written in place.
     LoadNotAtomic,
     /// The new `activation.json` is not synced before it is renamed.
@@ -56,6 +58,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::OutcomeLost, "outcome-lost"),
     (Sabotage::FloorIgnored, "floor-ignored"),
     (Sabotage::RecoveryDoesNotSync, "recovery-does-not-sync"),
+    (Sabotage::RewriteSkipped, "rewrite-skipped"),
     (Sabotage::LoadNotAtomic, "load-not-atomic"),
     (Sabotage::RenameWithoutSync, "rename-without-sync"),
     (Sabotage::Nondeterminism, "nondeterminism"),

@@ -3,14 +3,12 @@
 
 use crate::oracles::Oracle;
 use crate::plan::{Plan, Step, What};
-use crate::sweep::{run, run_checked};
+use crate::sweep::run_checked;
 use crate::world::World;
 
 fn fails(world: &mut World, plan: &Plan, oracle: Oracle) -> bool {
-    let outcome = match oracle {
-        Oracle::Determinism => run_checked(world, plan, true),
-        _ => run(world, plan),
-    };
+    let twice = oracle == Oracle::Determinism;
+    let outcome = run_checked(world, plan, twice);
     outcome.failure.is_some_and(|failure| failure.oracle == oracle)
 }
 

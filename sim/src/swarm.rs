@@ -108,14 +108,12 @@ fn workload(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
     let mut rng = Rng::new(seed, Stream::Load, 0);
     let mut next = 1u32;
     let end = config.heal_us;
-    let pad = |rng: &mut Rng| {
-        match (mask.has("tinylog"), rng.range(0, 40)) {
-            (true, _) => 3_000,
-            (false, 0) => 5_000,
-            (false, 1..=3) => 400,
-            (false, 4..=10) => 40,
-            (false, _) => 0,
-        }
+    let pad = |rng: &mut Rng| match (mask.has("tinylog"), rng.range(0, 40)) {
+        (true, _) => 3_000,
+        (false, 0) => 5_000,
+        (false, 1..=3) => 400,
+        (false, 4..=10) => 40,
+        (false, _) => 0,
     };
     let singles = if mask.has("tinylog") { 5 } else { rng.range(10, 50) };
     for _ in 0..singles {
@@ -229,15 +227,22 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
         let at = When::At(rng.range(0, end));
         let mut push = |what| steps.push(Step { when: at, what });
         match *kind {
-            "nospace" => push(What::Full {
-                for_us: rng.range(1_000, 80_000),
-                syncs: rng.ratio(1, 4),
-                renames: rng.ratio(1, 3),
-            }),
+            "nospace" => {
+                push(What::Full { for_us: rng.range(1_000, 80_000), syncs: rng.ratio(1, 4), renames: rng.ratio(1, 3) })
+            }
             "opfail" => {
                 const OPS: [OpKind; 11] = [
-                    OpKind::List, OpKind::Read, OpKind::Read, OpKind::Put, OpKind::Append, OpKind::Publish,
-                    OpKind::Truncate, OpKind::Rename, OpKind::Remove, OpKind::SyncDir, OpKind::Append,
+                    OpKind::List,
+                    OpKind::Read,
+                    OpKind::Read,
+                    OpKind::Put,
+                    OpKind::Append,
+                    OpKind::Publish,
+                    OpKind::Truncate,
+                    OpKind::Rename,
+                    OpKind::Remove,
+                    OpKind::SyncDir,
+                    OpKind::Append,
                 ];
                 push(What::FailOp {
                     op: rng.pick(&OPS, OpKind::Append),
@@ -254,8 +259,15 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
             "stall" => push(What::Stall { for_us: rng.range(5_000, 100_000), add_us: rng.range(1_000, 60_000) }),
             "rot" => {
                 const FILES: [FileKind; 9] = [
-                    FileKind::Live, FileKind::Live, FileKind::Live, FileKind::Sealed, FileKind::SafeSeq, FileKind::Base,
-                    FileKind::Activation, FileKind::Bundle, FileKind::Bundle,
+                    FileKind::Live,
+                    FileKind::Live,
+                    FileKind::Live,
+                    FileKind::Sealed,
+                    FileKind::SafeSeq,
+                    FileKind::Base,
+                    FileKind::Activation,
+                    FileKind::Bundle,
+                    FileKind::Bundle,
                 ];
                 let policy = [FileKind::Bundle, FileKind::Bundle, FileKind::Activation];
                 let file = if mask.has("loads") && rng.ratio(1, 2) {

@@ -83,12 +83,7 @@ pub fn run(world: &mut World, plan: &Plan) -> Outcome {
     result.unwrap_or_else(|_| {
         let words = PANIC.take();
         let at_us = world.after_panic(&words);
-        Outcome {
-            failure: Some(Failure { oracle: Oracle::Panic, words, at_us }),
-            hash: 0,
-            events: 0,
-            effects: [0; 16],
-        }
+        Outcome { failure: Some(Failure { oracle: Oracle::Panic, words, at_us }), hash: 0, events: 0, effects: [0; 16] }
     })
 }
 
@@ -112,6 +107,20 @@ pub fn run_checked(world: &mut World, plan: &Plan, twice: bool) -> Outcome {
 #[must_use]
 pub fn runs_twice(seed: u64) -> bool {
     draw(seed, Stream::Harness, 0, 0).is_multiple_of(20)
+}
+
+/// Where seeds start: 0 at a desk, on CI a number from the commit's hash, so that every commit looks elsewhere.
+#[must_use]
+pub fn first_seed() -> u64 {
+    if std::env::var_os("CI").is_none() {
+        return 0;
+    }
+    if let Some(base) = std::env::var("SIM_BASE").ok().and_then(|text| text.parse().ok()) {
+        return base;
+    }
+    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
+    let text = head.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+    text.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
 /// Sweeps.

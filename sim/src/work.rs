@@ -57,12 +57,9 @@ impl World {
             Want::Hang => None,
             Want::SlowAllow => Some(limit / 2 + noise % limit.max(1)),
             Want::Budget => Some(limit / 2),
-            Want::Allow
-            | Want::Deny { .. }
-            | Want::NoMatch
-            | Want::Error
-            | Want::Panic
-            | Want::TypeError => Some(10_000 + noise % 120_000),
+            Want::Allow | Want::Deny { .. } | Want::NoMatch | Want::Error | Want::Panic | Want::TypeError => {
+                Some(10_000 + noise % 120_000)
+            }
         };
         self.trace.record(11, u64::from(call), u64::from(variant));
         self.schedule(0, tag, Job::Evaluate { call, variant }, takes);
@@ -163,7 +160,14 @@ impl World {
         if self.sabotaged_by(Sabotage::AnswersBeforeOutcome) && rec.stage == crate::world::Stage::Waiting {
             let policy = self.commits.last().and_then(|c| policies::variant(c.variant)).map(|v| v.bundle_hash);
             let audit = self.ledger.entry(rec.decision).map(|entry| entry.audit);
-            self.on_answer(AnswerView { id: call, status: 200, allow: true, reason: None, audit, policy: Some(policy) });
+            self.on_answer(AnswerView {
+                id: call,
+                status: 200,
+                allow: true,
+                reason: None,
+                audit,
+                policy: Some(policy),
+            });
         }
         match rec.call.tool {
             Tool::Echo | Tool::Shell | Tool::Slow => {
@@ -191,7 +195,8 @@ impl World {
     pub(crate) fn check_tool_start(&mut self, call: u32) {
         let rec = self.place_of(call).and_then(|at| self.calls.get(at)).copied();
         let Some(rec) = rec.filter(|rec| rec.decision != NONE) else {
-            return self.fail(Oracle::ToolBeforeDecision, || format!("the tool of call {call} runs without a decision"));
+            return self
+                .fail(Oracle::ToolBeforeDecision, || format!("the tool of call {call} runs without a decision"));
         };
         let entry = self.ledger.entry(rec.decision).copied();
         if entry.is_none_or(|e| e.kind != crate::ledger::Kind::Allow) {
@@ -201,7 +206,9 @@ impl World {
             return self.fail(Oracle::ToolBeforeDecision, || format!("the tool of call {call} runs twice"));
         }
         if !self.is_firm(rec.decision) {
-            self.fail(Oracle::ToolBeforeDecision, || format!("the tool of call {call} runs before its decision is durable"));
+            self.fail(Oracle::ToolBeforeDecision, || {
+                format!("the tool of call {call} runs before its decision is durable")
+            });
         }
     }
 }

@@ -139,10 +139,17 @@ mod tests {
     fn x12_the_environment_and_flags_can_only_tighten() {
         for file in [false, true] {
             for flag in [false, true] {
-                for (variable, on) in
-                    [(None, false), (Some(""), false), (Some("0"), false), (Some("false"), false), (Some("1"), true),
-                     (Some("no"), true), (Some("FALSE"), true), (Some("off"), true), (Some(" 0"), true)]
-                {
+                for (variable, on) in [
+                    (None, false),
+                    (Some(""), false),
+                    (Some("0"), false),
+                    (Some("false"), false),
+                    (Some("1"), true),
+                    (Some("no"), true),
+                    (Some("FALSE"), true),
+                    (Some("off"), true),
+                    (Some(" 0"), true),
+                ] {
                     assert_eq!(is_strict(file, flag, variable.map(AsRef::as_ref)), file || flag || on, "{variable:?}");
                 }
             }

@@ -31,7 +31,8 @@ pub fn dispatch(command: Policy, output: Output) -> Ended {
 
 fn build(args: &cli::Build, output: Output) -> Ended {
     let files = bundles::collect(&args.input, false)?;
-    io_policy::compile(&files, &Limits::default()).map_err(|refusal| Failure::refused(format!("policy build: {refusal}")))?;
+    io_policy::compile(&files, &Limits::default())
+        .map_err(|refusal| Failure::refused(format!("policy build: {refusal}")))?;
     let options = BuildOptions {
         version: args.bundle_version.clone(),
         name: args.name.clone(),
@@ -196,12 +197,15 @@ fn eval(args: &cli::Eval, output: Output) -> Ended {
     if let Err(EvaluationFault::Error(words)) = &explained.evaluation {
         text.push_str(&format!("\nerror: {words}"));
     }
-    let numbers = |lines: &std::collections::BTreeSet<u32>| {
-        lines.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
-    };
+    let numbers =
+        |lines: &std::collections::BTreeSet<u32>| lines.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     if args.explain {
         for (file, lines) in &explained.lines {
-            text.push_str(&format!("\n{file}: evaluated {}; not {}", numbers(&lines.covered), numbers(&lines.not_covered)));
+            text.push_str(&format!(
+                "\n{file}: evaluated {}; not {}",
+                numbers(&lines.covered),
+                numbers(&lines.not_covered)
+            ));
         }
     }
     for line in &explained.prints {
@@ -215,8 +219,7 @@ fn eval(args: &cli::Eval, output: Output) -> Ended {
                 Value::Array(lines.iter().map(|line| Value::from(u64::from(*line))).collect())
             };
             let files = explained.lines.iter().map(|(file, lines)| {
-                let lines =
-                    object([("evaluated", list(&lines.covered)), ("not_evaluated", list(&lines.not_covered))]);
+                let lines = object([("evaluated", list(&lines.covered)), ("not_evaluated", list(&lines.not_covered))]);
                 (file.clone(), lines)
             });
             value.insert("lines".to_owned(), Value::Object(files.collect()));
@@ -243,10 +246,13 @@ fn in_force(place: &PolicyPlace) -> Result<(String, Vec<u8>), Failure> {
     let layout = layout(place);
     let path = layout.activation.join("activation.json");
     let bytes = std::fs::read(&path).map_err(|error| {
-        Failure::unreadable(format!("{}: {error}; give --in DIR or --bundle FILE to ask another policy", path.display()))
+        Failure::unreadable(format!(
+            "{}: {error}; give --in DIR or --bundle FILE to ask another policy",
+            path.display()
+        ))
     })?;
-    let activation = Activation::parse(&bytes)
-        .map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display())))?;
+    let activation =
+        Activation::parse(&bytes).map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display())))?;
     let Some(slot) = activation.current else {
         return Err(Failure::refused("no policy is in force; give --in DIR or --bundle FILE"));
     };

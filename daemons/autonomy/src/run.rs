@@ -64,7 +64,8 @@ pub fn run(args: &cli::Run) -> Ended {
         let mut signals = Signals::new()?;
         let running = boot(plan).await?;
         let url = format!("http://{}", running.address);
-        let mut command = tokio::process::Command::new(args.command.first().map_or("".as_ref(), |name| name.as_os_str()));
+        let mut command =
+            tokio::process::Command::new(args.command.first().map_or("".as_ref(), |name| name.as_os_str()));
         command.args(args.command.iter().skip(1)).env(URL_VARIABLE, &url);
         let code = match command.spawn() {
             Ok(child) => signals.forward_until_end(child).await?,

@@ -69,9 +69,15 @@ pub fn start(args: &cli::Start) -> Ended {
     let plan = plan(args)?;
     let log = plan.log;
     tokio_runtime()?.block_on(async {
-        let running = boot(plan).await?;
+        // From here on no signal ends the process by itself: who saw it start can stop it in order.
         let mut terminate = handler(SignalKind::terminate())?;
         let mut interrupt = handler(SignalKind::interrupt())?;
+        let running = tokio::select! {
+            running = boot(plan) => running?,
+            // Nothing was answered yet; the next start recovers from here as from any end.
+            _ = terminate.recv() => return Err(Failure::refused("ended by SIGTERM before it was ready")),
+            _ = interrupt.recv() => return Err(Failure::refused("ended by SIGINT before it was ready")),
+        };
         let why = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
@@ -172,14 +178,16 @@ pub struct Running {
 pub async fn boot(plan: Plan) -> Result<Running, Failure> {
     raise_file_limit();
     let metrics = Arc::new(Metrics::default());
-    let disk = Disk::open(&plan.layout, Arc::<Metrics>::clone(&metrics)).map_err(|e| Failure::refused(e.to_string()))?;
+    let disk =
+        Disk::open(&plan.layout, Arc::<Metrics>::clone(&metrics)).map_err(|e| Failure::refused(e.to_string()))?;
     let folder = disk.telemetry().ok_or_else(|| Failure::refused("the layout has no log folder"))?;
     let lock = WriterLock::take(folder).map_err(|error| {
         let folder = plan.layout.telemetry.as_deref().unwrap_or_else(|| std::path::Path::new("telemetry"));
         Failure::refused(format!("{}: {error}", folder.display()))
     })?;
     let node_id = plan.node_id.clone().or_else(|| log_owner(&disk)).unwrap_or_else(|| NODE_ID.to_owned());
-    let access = Access::new(plan.listen, plan.token.clone(), &plan.names).map_err(|e| Failure::refused(e.to_string()))?;
+    let access =
+        Access::new(plan.listen, plan.token.clone(), &plan.names).map_err(|e| Failure::refused(e.to_string()))?;
     let listener = TcpListener::bind(plan.listen)
         .await
         .and_then(|listener| listener.local_addr().map(|address| (listener, address)))

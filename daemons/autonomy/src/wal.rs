@@ -11,12 +11,11 @@ use io_drive::once::run_to_end;
 use io_drive::quarantine::Quarantine;
 use io_node::records::{each_frame, sealed_first, segments};
 use machines::disk::{Dir, Done, FaultKind, File, Op, Replaced, replace};
-use machines::ids::{IdSource, Seq};
+use machines::ids::IdSource;
 use machines::json::Value;
 use machines::wal::files::{Base, Positions, parse_safe_seq};
 use machines::wal::recovery::{Finding, Output as Found, Recovery};
 use machines::wal::repair::{Repair, Summary, Verdict as Mend};
-use machines::wal::verdict::Cause;
 
 use crate::cli::{self, Wal};
 use crate::failure::{Ended, Failure};
@@ -148,13 +147,14 @@ fn look(dir: &Path) -> Result<(Finding, Base), Failure> {
     let mut looks = 0;
     let finding = loop {
         looks += 1;
-        let found = run_to_end(Recovery::default(), &disk, |_| None, |_| {}).map_err(|e| Failure::refused(e.to_string()))?;
+        let found =
+            run_to_end(Recovery::default(), &disk, |_| None, |_| {}).map_err(|e| Failure::refused(e.to_string()))?;
         let again = match &found {
             Found::Found(finding) => {
-                let behind = finding.refusal.is_some_and(|refusal| refusal.cause == Cause::SafeSeqGtMaxSeq);
-                behind || finding.torn.is_some()
+                // A flush, a seal or a removal between the listing and the reading looks like damage once.
+                finding.refusal.is_some() || finding.torn.is_some()
             }
-            Found::Unreadable(_, kind) => *kind == FaultKind::NotFound,
+            Found::Unreadable(_, kind) => matches!(kind, FaultKind::NotFound | FaultKind::Changed),
         };
         if again && looks < LOOKS && is_written(&disk) {
             std::thread::sleep(PAUSE);
@@ -270,9 +270,11 @@ fn repair(args: &cli::Repair, output: Output) -> Ended {
         text.push_str("\nwal repair: nothing was changed; --yes does it");
     }
     output.print(&text, || {
-        let lost = plan.summary.lost.iter().map(|(first, last)| {
-            object([("first_lost", Value::from(*first)), ("last_lost", Value::from(*last))])
-        });
+        let lost = plan
+            .summary
+            .lost
+            .iter()
+            .map(|(first, last)| object([("first_lost", Value::from(*first)), ("last_lost", Value::from(*last))]));
         object([
             ("changed", Value::from(args.yes)),
             ("kept", Value::from(plan.summary.kept)),
@@ -324,7 +326,9 @@ impl RepairPlan {
             lines.push(format!("telemetry.safe_seq: set to {safe}"));
         }
         if self.drop_positions {
-            lines.push("telemetry.pos: of another log or unreadable, taken out; everything will be delivered again".into());
+            lines.push(
+                "telemetry.pos: of another log or unreadable, taken out; everything will be delivered again".into(),
+            );
         }
         lines.join("\n")
     }
@@ -336,23 +340,24 @@ fn plan(disk: &Disk) -> Result<RepairPlan, FaultKind> {
     let safe = small(disk, File::SafeSeq)?.as_deref().and_then(parse_safe_seq);
     let positions_bytes = small(disk, File::Positions)?;
     let positions = positions_bytes.as_deref().and_then(Positions::parse);
-    let first_there = files.iter().find_map(|file| sealed_first(*file).or_else(|| first_seq(disk, *file)));
     let entropy = clock::entropy().map_err(|_| FaultKind::Io(0))?;
     let node = base.as_ref().map_or("node", |base| base.node_id.as_str()).to_owned();
-    let mut repair =
-        Repair::new(base, first_there, &node, safe, positions.as_ref(), IdSource::new(entropy), clock::wall());
+    let mut repair = Repair::new(base, &node, safe, positions.as_ref(), IdSource::new(entropy), clock::wall());
     let mut mended = Vec::new();
-    for file in &files {
-        let Some(bytes) = whole(disk, *file)? else { continue };
-        mended.push((*file, repair.file(*file, &bytes, *file == File::Live)));
+    // The live file comes last, and counts as empty when it is missing.
+    for file in files.into_iter().filter(|file| *file != File::Live).chain([File::Live]) {
+        let bytes = whole(disk, file)?;
+        let mend = repair.file(file, bytes.as_deref().unwrap_or(&[]));
+        let missing = bytes.is_none() && mend == Mend::Keep;
+        mended.push((file, if missing { Mend::Replace(file, Vec::new()) } else { mend }));
     }
     let (base, base_is_new, summary) = repair.finish();
     let ours = positions.is_some_and(|positions| positions.log_id == base.log_id);
     let drop_positions = positions_bytes.is_some() && !ours;
-    let safe = (safe != Some(summary.last)).then_some(summary.last);
     // A safe-point that only lags behind a log in order is what every crash leaves.
     let in_order = mended.iter().all(|(_, mend)| *mend == Mend::Keep) && !base_is_new;
-    let safe = safe.filter(|_| !in_order || small(disk, File::SafeSeq).ok().flatten().is_none_or(|b| b.len() != 8));
+    let lags = safe.is_some_and(|safe| safe <= summary.last && safe + 1 >= base.first_seq.get());
+    let safe = (safe != Some(summary.last) && !(in_order && lags)).then_some(summary.last);
     Ok(RepairPlan { files: mended, base: base_is_new.then_some(base), safe, drop_positions, summary })
 }
 
@@ -417,14 +422,3 @@ fn whole(disk: &Disk, file: File) -> Result<Option<Vec<u8>>, FaultKind> {
         Err(fault) => Err(fault.kind),
     }
 }
-
-/// The sequence of a file's first frame, when that can be read.
-fn first_seq(disk: &Disk, file: File) -> Option<Seq> {
-    let mut first = None;
-    let found = each_frame(disk, file, 0, &mut |frame, _| {
-        first = Some(frame.seq);
-        true
-    });
-    found.ok().and(first)
-}
-

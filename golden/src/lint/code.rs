@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn comments_and_strings_are_no_code() {
-        let source = "a(); // unsafe\n/* x /* unsafe */ */ b(\"unsafe \\\" unsafe\", r#\"un\"safe\"#, '\"', 'x'); fn f<'a>() {}";
+        let source =
+            "a(); // unsafe\n/* x /* unsafe */ */ b(\"unsafe \\\" unsafe\", r#\"un\"safe\"#, '\"', 'x'); fn f<'a>() {}";
         let code = only(source);
         assert!(!code.contains("safe"), "{code}");
         assert!(code.contains("a();") && code.contains("b(") && code.contains("fn f<'a>() {}"), "{code}");

@@ -9,16 +9,8 @@ use super::Findings;
 use crate::tree;
 
 /// The rows that the tool boundary answers for: first letter, first and last number.
-const ROWS: [(char, u32, u32); 8] = [
-    ('D', 1, 30),
-    ('X', 1, 14),
-    ('P', 1, 23),
-    ('J', 1, 12),
-    ('A', 2, 17),
-    ('T', 18, 18),
-    ('N', 14, 14),
-    ('N', 16, 17),
-];
+const ROWS: [(char, u32, u32); 8] =
+    [('D', 1, 30), ('X', 1, 14), ('P', 1, 23), ('J', 1, 12), ('A', 2, 17), ('T', 18, 18), ('N', 14, 14), ('N', 16, 17)];
 
 pub(super) fn check(root: &Path, functions: &BTreeSet<String>, findings: &mut Findings) -> Result<()> {
     let path = root.join("docs/faults.md");
@@ -89,7 +81,9 @@ mod tests {
         check(root.path(), &functions, &mut findings).unwrap();
         let (missing, wrong): (Vec<_>, Vec<_>) = findings.errors.iter().partition(|e| e.ends_with("is missing"));
         assert_eq!(wrong.len(), 3, "{wrong:?}");
-        assert!(wrong[0].contains("`d02_gone`") && wrong[1].contains("D03 has neither") && wrong[2].contains("D01 stands"));
+        assert!(
+            wrong[0].contains("`d02_gone`") && wrong[1].contains("D03 has neither") && wrong[2].contains("D01 stands")
+        );
         assert!(missing.iter().any(|e| e.contains("row D05")) && !missing.iter().any(|e| e.contains("row D04")));
     }
 }

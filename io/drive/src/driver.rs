@@ -3,11 +3,15 @@
 //! Threads: one runs the chains of [`Lane::Log`], one those of [`Lane::Keeping`], one those of [`Lane::Policy`], one sleeps
 //! until the machine's deadline. Everything else runs on the thread that brings an event. A call therefore costs two
 //! wake-ups: its task wakes the log's thread, and the log's thread, when no further chain waits, carries out
-//! itself what came out of the flush (the tool, the next flush) and in the end wakes the task with the answer.
+//! itself what came out of the flush (the tool, the next flush) and in the end wakes the task with the answer. A thread
+//! that brings a call may spare it both ([`Driver::feed_and_flush`]): while the log's thread sleeps, and the disk is quick,
+//! it takes the lane over for the two flushes of its call.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use machines::disk::{self, Lane};
 use machines::machine::{Effect, Event, Halt, Machine, Note, Outbox};
@@ -17,7 +21,7 @@ use crate::clock::{self, Clock};
 use crate::disk::Disk;
 use crate::fuse::{Fuse, lock};
 use crate::pool::Job;
-use crate::queue::Queue;
+use crate::queue::{Pushed, Queue};
 use crate::timer::Timer;
 
 /// Carries out what is not the disk's. Everything here is called without the machine's lock, on any thread, and must not
@@ -36,6 +40,11 @@ pub trait Hands<M: Machine>: Send + Sync + Sized + 'static {
     fn hand_over(&self, job: Job);
 }
 
+/// Chains of the log that a thread that brought an event runs at most: those of one call.
+const OWN_CHAINS: u32 = 2;
+/// A chain of the log that took longer makes the next ones wait for the log's own thread.
+const QUICK: Duration = Duration::from_millis(1);
+
 /// A running machine.
 pub struct Driver<M: Machine, H>(Arc<Shared<M, H>>);
 
@@ -47,6 +56,8 @@ struct Shared<M: Machine, H> {
     timer: Timer,
     clock: Clock,
     disk: Arc<Disk>,
+    /// The last chain of the log was quick.
+    quick: AtomicBool,
     hands: H,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -86,6 +97,7 @@ where
             timer: Timer::new(),
             clock: Clock,
             disk,
+            quick: AtomicBool::new(false),
             hands,
             threads: Mutex::new(Vec::new()),
         }));
@@ -100,8 +112,34 @@ where
     /// Gives the machine an event and carries out, on this thread, what follows from it at once.
     pub fn feed(&self, event: Event<M::Input>) {
         let mut effects = VecDeque::new();
-        self.step(event, &mut effects);
+        self.step(event, &mut effects, &mut Lead::never());
         self.carry_out(effects);
+    }
+
+    /// The same for a thread that may wait for the disk for a moment: while the log's thread has nothing to do, this one
+    /// flushes what its event led to. No more than one thread does that at a time, and none while the disk is slow.
+    pub fn feed_and_flush(&self, event: Event<M::Input>) {
+        let shared = &*self.0;
+        let mut lead =
+            Lead { own_left: if shared.quick.load(Ordering::Relaxed) { OWN_CHAINS } else { 0 }, ..Lead::never() };
+        let mut effects = VecDeque::new();
+        self.step(event, &mut effects, &mut lead);
+        loop {
+            while let Some(effect) = effects.pop_front() {
+                if lead.chain.is_some() {
+                    effects.push_front(effect);
+                    self.hand_over(std::mem::take(&mut effects));
+                    break;
+                }
+                self.carry_out_one(effect, &mut effects, &mut lead);
+            }
+            let Some((tag, chain)) = lead.chain.take() else { break };
+            let done = self.execute_log(chain);
+            self.step(Event::Disk(tag, done), &mut effects, &mut lead);
+        }
+        if lead.leads {
+            shared.log.give_back();
+        }
     }
 
     /// Looks at the machine, for a status; the machine stands still meanwhile.
@@ -130,7 +168,7 @@ where
 
     /// One event under the lock. The disk chains go to their lanes before the lock is given back, so that each lane sees
     /// them in the order emitted; the other effects are appended to `rest`.
-    fn step(&self, event: Event<M::Input>, rest: &mut VecDeque<Effect<M::Output>>) {
+    fn step(&self, event: Event<M::Input>, rest: &mut VecDeque<Effect<M::Output>>, lead: &mut Lead) {
         let shared = &*self.0;
         let mut wake = [false; 3];
         {
@@ -144,9 +182,9 @@ where
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Disk(tag, chain) => match tag.lane {
-                        Lane::Log => *log |= shared.log.push((tag, chain)),
-                        Lane::Keeping => *keeping |= shared.keeping.push((tag, chain)),
-                        Lane::Policy => *policy |= shared.policy.push((tag, chain)),
+                        Lane::Log => *log |= self.push_log((tag, chain), lead),
+                        Lane::Keeping => *keeping |= push(&shared.keeping, (tag, chain)),
+                        Lane::Policy => *policy |= push(&shared.policy, (tag, chain)),
                     },
                     other @ (Effect::Work(..) | Effect::Output(_) | Effect::Note(_) | Effect::Halt(_)) => {
                         rest.push_back(other);
@@ -162,18 +200,50 @@ where
         }
     }
 
-    fn carry_out(&self, mut effects: VecDeque<Effect<M::Output>>) {
-        while let Some(effect) = effects.pop_front() {
-            self.carry_out_one(effect, &mut effects);
+    /// Puts a chain into the log's lane; or keeps it, when this thread leads the lane and the chain is the next one.
+    /// True when the log's thread has to be woken.
+    fn push_log(&self, chain: Chain, lead: &mut Lead) -> bool {
+        let log = &self.0.log;
+        if lead.leads {
+            // Behind what others pushed meanwhile.
+            let _ = log.push(chain, false);
+            if lead.own_left > 0 && lead.chain.is_none() {
+                lead.own_left -= 1;
+                lead.chain = log.next_of_mine();
+            }
+            return false;
+        }
+        match log.push(chain, lead.own_left > 0) {
+            Pushed::Waits => false,
+            Pushed::WaitsForWake => true,
+            Pushed::Yours(chain) => {
+                lead.leads = true;
+                lead.own_left -= 1;
+                lead.chain = Some(chain);
+                false
+            }
         }
     }
 
-    fn carry_out_one(&self, effect: Effect<M::Output>, rest: &mut VecDeque<Effect<M::Output>>) {
+    fn execute_log(&self, chain: Vec<disk::Op>) -> disk::Completion {
+        let started = Instant::now();
+        let done = self.0.disk.execute(chain);
+        self.0.quick.store(started.elapsed() < QUICK, Ordering::Relaxed);
+        done
+    }
+
+    fn carry_out(&self, mut effects: VecDeque<Effect<M::Output>>) {
+        while let Some(effect) = effects.pop_front() {
+            self.carry_out_one(effect, &mut effects, &mut Lead::never());
+        }
+    }
+
+    fn carry_out_one(&self, effect: Effect<M::Output>, rest: &mut VecDeque<Effect<M::Output>>, lead: &mut Lead) {
         let hands = &self.0.hands;
         match effect {
             Effect::Work(tag, op) => {
                 if let Some(got) = hands.work(self, tag, op) {
-                    self.step(Event::Work(tag, got), rest);
+                    self.step(Event::Work(tag, got), rest, lead);
                 }
             }
             Effect::Output(output) => hands.output(output),
@@ -184,20 +254,24 @@ where
         }
     }
 
+    fn hand_over(&self, effects: VecDeque<Effect<M::Output>>) {
+        let driver = self.clone();
+        self.0.hands.hand_over(Box::new(move || driver.carry_out(effects)));
+    }
+
     /// The log's thread: flush, then, as long as no further chain waits, carry out what the flush released.
     fn run_log(&self) {
         while let Some((tag, chain)) = self.0.log.pop() {
-            let done = self.0.disk.execute(chain);
+            let done = self.execute_log(chain);
             let mut effects = VecDeque::new();
-            self.step(Event::Disk(tag, done), &mut effects);
+            self.step(Event::Disk(tag, done), &mut effects, &mut Lead::never());
             while let Some(effect) = effects.pop_front() {
                 if self.0.log.has_waiting() {
                     effects.push_front(effect);
-                    let driver = self.clone();
-                    self.0.hands.hand_over(Box::new(move || driver.carry_out(effects)));
+                    self.hand_over(effects);
                     break;
                 }
-                self.carry_out_one(effect, &mut effects);
+                self.carry_out_one(effect, &mut effects, &mut Lead::never());
             }
         }
     }
@@ -225,6 +299,27 @@ where
         })?;
         lock(&self.0.threads).push(thread);
         Ok(())
+    }
+}
+
+fn push(lane: &Queue<Chain>, chain: Chain) -> bool {
+    matches!(lane.push(chain, false), Pushed::WaitsForWake)
+}
+
+/// What a thread that brought an event does with the log's lane.
+struct Lead {
+    /// It runs the lane's chains now.
+    leads: bool,
+    /// How many more it would run.
+    own_left: u32,
+    /// The one that it runs next.
+    chain: Option<Chain>,
+}
+
+impl Lead {
+    /// It leaves them to the lane's thread.
+    fn never() -> Self {
+        Self { leads: false, own_left: 0, chain: None }
     }
 }
 

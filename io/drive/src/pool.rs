@@ -35,8 +35,10 @@ impl Pool {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State { jobs: VecDeque::new(), closed: false }), ready: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { jobs: VecDeque::new(), closed: false }),
+            ready: Condvar::new(),
+        });
         let mut started = Vec::new();
         for n in 0..threads.max(1) {
             let shared = Arc::clone(&shared);

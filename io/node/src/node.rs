@@ -64,6 +64,8 @@ struct Inner {
 /// Carries out what the runtime machine wants done.
 pub struct NodeHands {
     tokio: Handle,
+    /// One worker may wait for the disk for a moment: another one goes on reading calls.
+    many_workers: bool,
     pool: Arc<Pool>,
     waiting: Mutex<BTreeMap<CallId, oneshot::Sender<Answer>>>,
     running: Mutex<BTreeMap<work::Tag, AbortHandle>>,
@@ -82,6 +84,7 @@ impl Node {
     pub fn start(config: Config, parts: Parts) -> std::io::Result<Self> {
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let hands = NodeHands {
+            many_workers: Handle::current().metrics().num_workers() > 1,
             tokio: Handle::current(),
             pool: Arc::new(Pool::start(WORKERS, STACK_BYTES)?),
             waiting: Mutex::new(BTreeMap::new()),
@@ -100,8 +103,18 @@ impl Node {
         let call = CallId(self.0.next_call.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         let hands = self.0.driver.hands();
-        held(&hands.waiting).insert(call, answer);
-        self.0.driver.feed(Event::Input(Input::Call(call, Arc::new(request))));
+        let alone = {
+            let mut waiting = held(&hands.waiting);
+            waiting.insert(call, answer);
+            waiting.len() == 1
+        };
+        let event = Event::Input(Input::Call(call, Arc::new(request)));
+        // A lone call flushes for itself, which spares it two wake-ups; several share the flushes of the log's thread.
+        if alone && hands.many_workers {
+            self.0.driver.feed_and_flush(event)
+        } else {
+            self.0.driver.feed(event)
+        }
         // The sender is dropped unused only when the process ends.
         let answer = answered.await.unwrap_or_else(|_| Answer::refused(503, "stopping".into()));
         hands.parts.metrics.answered(answer.is_allow(), answer.status(), started.elapsed());
@@ -208,12 +221,7 @@ impl NodeHands {
     }
 
     /// Does a piece of work on the pool and feeds its result.
-    fn later(
-        &self,
-        driver: &Driver<Runtime, Self>,
-        tag: work::Tag,
-        work: impl FnOnce(&Self) -> Got + Send + 'static,
-    ) {
+    fn later(&self, driver: &Driver<Runtime, Self>, tag: work::Tag, work: impl FnOnce(&Self) -> Got + Send + 'static) {
         let driver = driver.clone();
         self.pool.submit(Box::new(move || {
             let got = work(driver.hands());

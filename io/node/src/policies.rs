@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use io_policy::{Limits, STACK_BYTES};
 use io_policy::{Evaluator, Policy};
+pub use io_policy::{Limits, STACK_BYTES};
 use machines::interceptor::Request;
 use machines::policy::bundle::{self, Bundle};
 use machines::policy::input::Input;

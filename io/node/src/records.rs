@@ -59,8 +59,7 @@ pub fn find(disk: &Disk, id: Uuid, safe: u64) -> Result<Option<String>, FaultKin
 /// When the folder cannot be read.
 pub fn segments(disk: &Disk) -> Result<Vec<File>, FaultKind> {
     let Done::Listing(listing) = run(disk, Op::List)? else { return Ok(Vec::new()) };
-    let mut sealed: Vec<_> =
-        listing.iter().filter_map(|(file, _)| Some((sealed_first(*file)?, *file))).collect();
+    let mut sealed: Vec<_> = listing.iter().filter_map(|(file, _)| Some((sealed_first(*file)?, *file))).collect();
     sealed.sort_unstable();
     Ok(sealed.into_iter().map(|(_, file)| file).chain([File::Live]).collect())
 }

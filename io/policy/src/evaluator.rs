@@ -138,7 +138,7 @@ mod tests {
     fn x02_a_panic_is_caught_and_the_next_decision_is_right() {
         let files =
             BTreeMap::from([(String::from("p.rego"), b"package autonomy\nallow if input.params.x == 1".to_vec())]);
-        let mut evaluator = compile(&files, &Limits::default()).expect("compiles").evaluator();
+        let mut evaluator = compile(&files, &Limits { time: None, ..Limits::default() }).expect("compiles").evaluator();
         let params = Value::Object(BTreeMap::from([(String::from("x"), Value::from(1_u64))]));
         let input = Input { kind: "k", params: &params, node_id: "n", agent: None };
         let allowed = Ok(Evaluation { allow: Some(Value::Bool(true)), deny: None });

@@ -76,7 +76,7 @@ pub struct End {
     torn: bool,
     lines: u64,
     h: Hash32,
-    /// The last line's change, if it was one of what is in force.
+    /// The bundle of the last load or rollback, unless a line behind it says that it never was in force.
     pub change: Option<Hash32>,
 }
 
@@ -88,34 +88,57 @@ impl End {
         Self { len: 0, torn: false, lines: 0, h, change: None }
     }
 
-    /// Reads the end of a file of `total` bytes from its last bytes.
+    /// Reads the end of a file of `total` bytes from its last bytes. What a cut append left behind the last line
+    /// that verifies counts as torn, whether or not it ends in a line feed.
     ///
     /// # Errors
-    /// The last whole line is not one of ours.
+    /// A line is damaged and whole ones stand behind it: that is no cut append.
     pub fn read(total: u64, tail: &[u8]) -> Result<Self, String> {
-        let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let torn = whole < tail.len();
-        let behind = u64::try_from(tail.len() - whole).unwrap_or(u64::MAX);
-        let len = total.saturating_sub(behind);
-        if len == 0 {
-            return Ok(Self { torn, ..Self::empty() });
+        let damaged = || String::from("policy/history.jsonl is damaged in the middle; move it away to go on");
+        let whole = u64::try_from(tail.len()).unwrap_or(u64::MAX) >= total;
+        let mut end = Self::empty();
+        let mut good = 0usize;
+        // Without the file's start the first line of the window is cut, and the one behind it has nothing to verify against.
+        let mut anchored = whole;
+        if !whole {
+            good = tail.iter().position(|b| *b == b'\n').map_or(tail.len(), |at| at + 1);
         }
-        let damaged =
-            || String::from("policy/history.jsonl is damaged: its last line is not one of ours; move it away");
-        let lines = tail.get(..whole).unwrap_or(&[]);
-        let before = lines.get(..whole.saturating_sub(1)).unwrap_or(&[]);
-        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let line = lines.get(start..).unwrap_or(&[]);
-        let (_, h) = split_tail(line).ok_or_else(damaged)?;
-        let value = json::parse(line, &json::Limits::default()).map_err(|_| damaged())?;
-        let what = value.get("event").and_then(|v| v.as_str()).and_then(What::parse).ok_or_else(damaged)?;
-        let n = value.get("n").and_then(json::Value::as_u64).ok_or_else(damaged)?;
-        let bundle = value.get("bundle").and_then(super::sha256);
-        let change = match what {
-            What::Load | What::Rollback => bundle,
-            What::Refused | What::Fallback | What::NotCommitted => None,
-        };
-        Ok(Self { len, torn, lines: n, h, change })
+        let mut at = good;
+        let mut before: Option<Hash32> = None;
+        for line in tail.get(good..).unwrap_or(&[]).split_inclusive(|b| *b == b'\n') {
+            at += line.len();
+            let Some((covered, h)) = split_tail(line) else {
+                before = None;
+                continue;
+            };
+            if good + line.len() == at && (!anchored || link(&end.h, covered) == h) && end.take(line, h) {
+                anchored = true;
+                good = at;
+            } else if before.is_some_and(|before| link(&before, covered) == h) {
+                return Err(damaged());
+            }
+            before = Some(h);
+        }
+        if !anchored && total > 0 {
+            return Err(damaged());
+        }
+        end.torn = good < tail.len();
+        end.len = total.saturating_sub(u64::try_from(tail.len() - good).unwrap_or(u64::MAX));
+        Ok(end)
+    }
+
+    /// Takes a line over; false when it is none of ours.
+    fn take(&mut self, line: &[u8], h: Hash32) -> bool {
+        let Ok(value) = json::parse(line, &json::Limits::default()) else { return false };
+        let Some(what) = value.get("event").and_then(json::Value::as_str).and_then(What::parse) else { return false };
+        let Some(n) = value.get("n").and_then(json::Value::as_u64) else { return false };
+        match what {
+            What::Load | What::Rollback => self.change = value.get("bundle").and_then(super::sha256),
+            What::NotCommitted => self.change = None,
+            What::Refused | What::Fallback => {}
+        }
+        (self.lines, self.h) = (n, h);
+        true
     }
 
     /// The operations that append these lines durably.
@@ -256,5 +279,35 @@ mod tests {
             let ops = end.append(Wall::from_micros(2), &[Line { what: What::NotCommitted, slot: None, reason: None }]);
             assert_eq!(ops[0], Op::Truncate { file: File::History, len: end.len });
         }
+    }
+
+    #[test]
+    fn an_append_that_lost_bytes_but_kept_its_line_feed_counts_as_torn() {
+        let bytes = lines();
+        let first = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for at in first..bytes.len() - 1 {
+            let mut damaged = bytes.clone();
+            damaged[at] = 0;
+            let end = End::read(u64::try_from(bytes.len()).unwrap(), &damaged).unwrap();
+            assert_eq!((end.len, end.torn, end.lines), (u64::try_from(first).unwrap(), true, 1), "byte {at}");
+        }
+        // A damaged line with whole ones behind it is another matter.
+        let mut long = bytes.clone();
+        let mut end = End::read(u64::try_from(bytes.len()).unwrap(), &bytes).unwrap();
+        for _ in 0..2 {
+            for op in end.append(Wall::from_micros(3), &[Line { what: What::Refused, slot: None, reason: None }]) {
+                if let Op::Append { bytes: more, .. } = op {
+                    long.extend(more);
+                }
+            }
+            end = End::read(u64::try_from(long.len()).unwrap(), &long).unwrap();
+        }
+        assert_eq!((end.lines, end.change), (4, Some(Hash32([1; 32]))), "refusals do not hide the last change");
+        assert_eq!(verify(&long), Ok(4));
+        long[first + 10] = 0;
+        assert!(End::read(u64::try_from(long.len()).unwrap(), &long).is_err());
+        // A window that does not reach the start.
+        let window = &long[first - 20..];
+        assert!(End::read(u64::try_from(long.len()).unwrap(), window).is_err());
     }
 }

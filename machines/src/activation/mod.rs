@@ -156,6 +156,11 @@ impl Activation {
                 return Err(alloc::format!("unknown field `{name}`"));
             }
         }
+        for name in ["lock", "time_floor"] {
+            if !matches!(value.get(name), None | Some(Value::Null)) {
+                return Err(alloc::format!("`{name}` was set by a newer version of this program"));
+            }
+        }
         let slot = |name: &str| match value.get(name) {
             None => Err(alloc::format!("`{name}` is missing")),
             Some(Value::Null) => Ok(None),

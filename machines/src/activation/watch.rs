@@ -19,6 +19,9 @@ use super::{Activation, BUNDLE_BYTES, MAX_BYTES, Slot};
 /// How often the file is looked at: a load is served well within a second (SPEC 3).
 const POLL: Span = Span::from_millis(250);
 
+/// How long a bundle may take to be opened before it counts as unusable for now.
+const OPENING: Span = Span::from_secs(30);
+
 /// The bit that tells this machine's work from the interceptor's, which counts from zero.
 pub const WORK: u64 = 1 << 63;
 
@@ -84,10 +87,12 @@ enum Stage {
     Confirming(Tag, Vec<u8>),
     /// Reading a bundle of the file that was just read.
     Reading(Tag, Candidate),
-    Opening(work::Tag, Candidate),
+    Opening(work::Tag, Candidate, Mono),
     /// Appending to the history: holding the lock, reading its end.
     ReadingHistory(Tag),
     WritingHistory(Tag),
+    /// Giving the lock back after a history that could not be written.
+    Unlocking(Tag),
 }
 
 /// A bundle that is being tried, and what was wrong with the one before it.
@@ -108,13 +113,14 @@ impl Machine for Watch {
     fn handle(&mut self, now: Now, event: Event<Input>, out: &mut Outbox<'_, Change>) {
         match event {
             Event::Start(_) => self.look(out),
-            Event::Due => {
-                if let Stage::Resting(until) = self.stage
-                    && until <= now.mono
-                {
-                    self.look(out);
+            Event::Due => match core::mem::replace(&mut self.stage, Stage::Resting(now.mono)) {
+                Stage::Resting(until) if until <= now.mono => self.look(out),
+                Stage::Opening(_, candidate, until) if until <= now.mono => {
+                    self.again = true;
+                    self.unusable(now, candidate, "opening it takes too long".into(), out);
                 }
-            }
+                waiting => self.stage = waiting,
+            },
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
             Event::Work(tag, got) => self.on_work(now, tag, got, out),
             Event::Input(never) => match never {},
@@ -124,12 +130,13 @@ impl Machine for Watch {
     fn deadline(&self) -> Option<Deadline> {
         match self.stage {
             Stage::Resting(at) => Some(Deadline { at, why: "look at activation.json" }),
+            Stage::Opening(_, _, at) => Some(Deadline { at, why: "a bundle that takes too long to open" }),
             Stage::Looking(_)
             | Stage::Confirming(..)
             | Stage::Reading(..)
-            | Stage::Opening(..)
             | Stage::ReadingHistory(_)
-            | Stage::WritingHistory(_) => None,
+            | Stage::WritingHistory(_)
+            | Stage::Unlocking(_) => None,
         }
     }
 
@@ -204,18 +211,25 @@ impl Watch {
             Stage::Reading(mine, candidate) if mine == tag => self.read(now, candidate, completion, out),
             Stage::ReadingHistory(mine) if mine == tag => self.history_read(now, completion, out),
             Stage::WritingHistory(mine) if mine == tag => {
-                if let Err(fault) = completion {
-                    out.note(history_lost(&fault.kind.to_string()));
-                }
-                self.stage = Stage::Resting(now.mono.after(POLL));
+                let Err(fault) = completion else {
+                    self.stage = Stage::Resting(now.mono.after(POLL));
+                    return;
+                };
+                // The chain ended before it gave the lock back; without it no load would ever get it.
+                out.note(history_lost(&fault.kind.to_string()));
+                let tag = self.tag();
+                self.stage = Stage::Unlocking(tag);
+                out.disk(tag, vec![Op::Unlock]);
             }
+            Stage::Unlocking(mine) if mine == tag => self.stage = Stage::Resting(now.mono.after(POLL)),
             Stage::Resting(_)
             | Stage::Looking(_)
             | Stage::Confirming(..)
             | Stage::Reading(..)
             | Stage::Opening(..)
             | Stage::ReadingHistory(_)
-            | Stage::WritingHistory(_) => panic!("activation: an unexpected completion: {tag:?}"),
+            | Stage::WritingHistory(_)
+            | Stage::Unlocking(_) => panic!("activation: an unexpected completion: {tag:?}"),
         }
     }
 
@@ -226,11 +240,12 @@ impl Watch {
             Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
             Err(fault) => return self.unreadable(now, fault, out),
         };
-        self.unreadable = false;
         if self.settled && self.seen == bytes && !self.again {
+            self.unreadable = false;
             return self.rest(now, out);
         }
         let Some(bytes) = bytes else {
+            self.unreadable = false;
             self.seen = None;
             self.again = false;
             self.activation = Activation::default();
@@ -240,7 +255,8 @@ impl Watch {
         let tag = self.tag();
         self.stage = Stage::Confirming(tag, bytes);
         let read = Op::Read { file: File::Activation, at: 0, len: MAX_BYTES };
-        out.disk(tag, vec![Op::Sync(File::Activation), Op::SyncDir(Dir::State), read]);
+        // Its content was synced before it got this name; the name itself may not have been.
+        out.disk(tag, vec![Op::SyncDir(Dir::State), read]);
     }
 
     /// The device's trouble says nothing of what is in force: keep it and look again.
@@ -267,6 +283,7 @@ impl Watch {
 
     fn act_on(&mut self, now: Now, bytes: Vec<u8>, out: &mut Outbox<'_, Change>) {
         self.again = false;
+        self.unreadable = false;
         let parsed = Activation::parse(&bytes);
         if self.seen.as_ref() != Some(&bytes) {
             self.told = None;
@@ -304,7 +321,7 @@ impl Watch {
             Ok(Done::Bytes(bytes)) => {
                 self.works += 1;
                 let tag = work::Tag(self.works);
-                self.stage = Stage::Opening(tag, candidate);
+                self.stage = Stage::Opening(tag, candidate, now.mono.after(OPENING));
                 out.work(tag, work::Op::OpenBundle(bytes));
             }
             Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
@@ -318,14 +335,19 @@ impl Watch {
 
     fn on_work(&mut self, now: Now, tag: work::Tag, got: Got, out: &mut Outbox<'_, Change>) {
         let candidate = match core::mem::replace(&mut self.stage, Stage::Resting(now.mono)) {
-            Stage::Opening(mine, candidate) if mine == tag => candidate,
-            Stage::Opening(..)
+            Stage::Opening(mine, candidate, _) if mine == tag => candidate,
+            // It was given up; what comes late is not used.
+            other @ (Stage::Opening(..)
             | Stage::Resting(_)
             | Stage::Looking(_)
             | Stage::Confirming(..)
             | Stage::Reading(..)
             | Stage::ReadingHistory(_)
-            | Stage::WritingHistory(_) => panic!("activation: unexpected work: {tag:?}"),
+            | Stage::WritingHistory(_)
+            | Stage::Unlocking(_)) => {
+                self.stage = other;
+                return;
+            }
         };
         let Got::Opened(opened) = got else { panic!("activation: work of another kind") };
         match opened.and_then(|(bundle, compiled)| self.admit(&candidate.slot, bundle, compiled)) {
@@ -404,7 +426,7 @@ impl Watch {
     fn history_read(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Change>) {
         let end = match completion {
             Ok(Done::Tail { total, bytes }) => End::read(total, &bytes),
-            Err(Fault { kind: FaultKind::NotFound, .. }) => Ok(End::empty()),
+            Err(Fault { step: 1, kind: FaultKind::NotFound }) => Ok(End::empty()),
             Ok(Done::Nothing | Done::Bytes(_) | Done::Listing(_)) => panic!("activation: a tail without bytes"),
             Err(fault) => Err(fault.kind.to_string()),
         };

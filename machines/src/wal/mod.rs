@@ -418,10 +418,15 @@ fn mending(base: &Base, finding: &Finding) -> Vec<Op> {
     }
     match &finding.live {
         None => chain.push(Op::Put { file: File::Live, bytes: Vec::new() }),
-        Some(live) if live.good < live.bytes => {
-            chain.push(Op::Truncate { file: File::Live, len: live.good });
+        Some(live) => {
+            if live.good < live.bytes {
+                chain.push(Op::Truncate { file: File::Live, len: live.good });
+            }
+            if live.unconfirmed < live.good {
+                // What was read may be in the cache alone, and clean there, if a sync of it failed before the restart.
+                chain.push(Op::Rewrite { file: File::Live, from: live.unconfirmed, to: live.good });
+            }
         }
-        Some(_) => {}
     }
     chain.push(Op::Sync(File::Live));
     chain.extend(finding.stale.iter().map(|file| Op::Remove(*file)));

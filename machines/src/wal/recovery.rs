@@ -49,6 +49,8 @@ pub struct LiveFile {
     pub bytes: u64,
     /// How many of them are good frames.
     pub good: u64,
+    /// Where the first frame above the stored safe-point begins; `good` when there is none.
+    pub unconfirmed: u64,
 }
 
 /// Bad bytes behind the last good frame of the live file that nobody can have been answered from.
@@ -151,6 +153,8 @@ struct Scanning {
     at: u64,
     /// The first sequence of the file that is being read.
     first: u64,
+    /// Where in that file the first frame above the stored safe-point begins.
+    unconfirmed: Option<u64>,
 }
 
 /// Looking for good frames behind a bad one in the live file.
@@ -335,7 +339,8 @@ impl Recovery {
         }
         let chain = Chain::new(base.first_seq, base.prev_h);
         let first = chain.next;
-        self.next_file(Scanning { chain, floor: safe.max(cursor), files, index: 0, at: 0, first }, out);
+        let floor = safe.max(cursor);
+        self.next_file(Scanning { chain, floor, files, index: 0, at: 0, first, unconfirmed: None }, out);
     }
 
     /// Starts the file at `index`, or ends the scan.
@@ -345,11 +350,18 @@ impl Recovery {
         };
         scanning.at = 0;
         scanning.first = scanning.chain.next;
+        scanning.unconfirmed = None;
         if let File::Sealed(first) = file
             && first.get() != scanning.chain.next
         {
             let cause = if scanning.index == 0 { Cause::FirstSeqUnexpected } else { Cause::SeqGap };
             self.refuse(cause, scanning.chain.next, file, 0);
+            self.found.chain = Some(scanning.chain);
+            return self.finish(out);
+        }
+        if let (File::Sealed(first), 0) = (file, len) {
+            // A file is sealed with what it holds.
+            self.refuse(Cause::SeqGap, first.get(), file, 0);
             self.found.chain = Some(scanning.chain);
             return self.finish(out);
         }
@@ -374,7 +386,14 @@ impl Recovery {
         let over = usize::try_from(end.saturating_sub(len)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..bytes.len().saturating_sub(over)).unwrap_or(&[]);
         let at_end = end >= len || bytes.is_empty();
-        let (good, bad) = scanning.chain.read(bytes, at_end, &mut |_, _| {});
+        let (safe, start) = (self.found.safe.unwrap_or(0), scanning.at);
+        let mut unconfirmed = scanning.unconfirmed;
+        let (good, bad) = scanning.chain.read(bytes, at_end, &mut |frame, at| {
+            if unconfirmed.is_none() && frame.seq.get() > safe {
+                unconfirmed = Some(start.saturating_add(u64::try_from(at).unwrap_or(u64::MAX)));
+            }
+        });
+        scanning.unconfirmed = unconfirmed;
         scanning.at = scanning.at.saturating_add(u64::try_from(good).unwrap_or(u64::MAX));
         if let Some(bad) = bad {
             return self.on_bad(scanning, file, bad, out);
@@ -396,7 +415,10 @@ impl Recovery {
 
     fn file_read(&mut self, scanning: &Scanning, file: File, bytes: u64) {
         match (file, Seq::new(scanning.first)) {
-            (File::Live, Some(first)) => self.found.live = Some(LiveFile { first, bytes, good: scanning.at }),
+            (File::Live, Some(first)) => {
+                let unconfirmed = scanning.unconfirmed.unwrap_or(scanning.at);
+                self.found.live = Some(LiveFile { first, bytes, good: scanning.at, unconfirmed });
+            }
             (File::Sealed(first), _) => self.found.sealed.push(SealedFile {
                 first,
                 last: scanning.chain.last(),

@@ -194,20 +194,34 @@ pub const OVERLAP: usize = TAIL + PREFIX + MAX_FRAME;
 #[must_use]
 pub fn highest_safe_behind(bytes: &[u8]) -> Option<u64> {
     let mut highest = None;
-    each_good_behind(bytes, &mut |frame, _| highest = highest.max(Some(frame.safe)));
+    each_good_behind(bytes, &mut |frame, _, _| highest = highest.max(Some(frame.safe)));
     highest
 }
 
-/// Calls `each` with every frame in `bytes` that verifies against the stored hash just before it, and its offset.
-pub fn each_good_behind<'b>(bytes: &'b [u8], each: &mut dyn FnMut(&Frame<'b>, usize)) {
+/// Calls `each` with every frame in `bytes` that verifies against the stored hash just before it, its offset, and
+/// that hash. Behind a tombstone it is the tombstone's bridge that counts.
+pub fn each_good_behind<'b>(bytes: &'b [u8], each: &mut dyn FnMut(&Frame<'b>, usize, Hash32)) {
     for feed in memchr::memchr_iter(b'\n', bytes) {
         let start = feed + 1;
-        let Some((_, prev)) = bytes.get(..start).and_then(frame::split_tail) else { continue };
+        let Some((_, stored)) = bytes.get(..start).and_then(frame::split_tail) else { continue };
         let Whole::Yes(body) = whole_frame(bytes.get(start..).unwrap_or(&[])) else { continue };
-        if let Some(frame) = Frame::parse(body)
-            && frame.follows(&prev)
+        let Some(frame) = Frame::parse(body) else { continue };
+        if frame.follows(&stored) {
+            each(&frame, start, stored);
+        } else if let Some(bridge) = bridge_before(bytes.get(..start).unwrap_or(&[]))
+            && frame.follows(&bridge)
         {
-            each(&frame, start);
+            each(&frame, start, bridge);
         }
     }
+}
+
+/// The bridge of a tombstone that ends these bytes.
+fn bridge_before(bytes: &[u8]) -> Option<Hash32> {
+    // A tombstone is short: its body starts within this many bytes of its end.
+    let window = bytes.get(bytes.len().saturating_sub(640)..)?;
+    let body = memchr::memmem::rfind(window, b",\"body\":{\"code\":\"wal_lost_range\"")?;
+    let (covered, _) = frame::split_tail(window)?;
+    let body = covered.get(body + b",\"body\":".len()..)?;
+    Tombstone::of(core::str::from_utf8(body).ok()?).map(|lost| lost.bridge)
 }

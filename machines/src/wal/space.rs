@@ -44,7 +44,8 @@ impl Room {
         let limit = match class {
             Class::Allow => self.max.saturating_sub(self.reserve()).saturating_sub(held.saturating_add(OUTCOME)),
             Class::Deny => self.max.saturating_sub(self.reserve()).saturating_sub(held),
-            Class::Outcome => self.max,
+            // Its room was held since its decision, under the limit of that time; it is never refused.
+            Class::Outcome => return true,
             Class::Lifecycle => match self.on_full {
                 OnFull::Deny => self.max.saturating_sub(held),
                 OnFull::ShedLifecycle => self.max.saturating_sub(self.reserve().saturating_mul(2)).saturating_sub(held),

@@ -504,11 +504,11 @@ fn repaired(files: &Files) -> (Files, super::repair::Summary) {
     let mut names: Vec<File> = files.keys().filter(|f| matches!(f, File::Sealed(_))).copied().collect();
     names.push(File::Live);
     let ids = IdSource::new(Entropy([5; 32]));
-    let mut repair = Repair::new(base, None, "n1", safe, positions.as_ref(), ids, Default::default());
+    let mut repair = Repair::new(base, "n1", safe, positions.as_ref(), ids, Default::default());
     let mut after = files.clone();
     for name in names {
         let bytes = files.get(&name).cloned().unwrap_or_default();
-        match repair.file(name, &bytes, name == File::Live) {
+        match repair.file(name, &bytes) {
             Verdict::Keep => {}
             Verdict::Replace(to, bytes) => {
                 after.remove(&name);
@@ -566,4 +566,101 @@ fn repair_bridges_a_missing_segment_and_a_lost_end() {
     let again = Solo::started(Wal::new(small()), after);
     assert_eq!(again.machine.health(), Health::Open, "{:?}", again.notes);
     assert_eq!(again.machine.status().unwrap().head, 230);
+}
+
+#[test]
+fn repair_opens_every_log_whose_small_files_are_damaged_or_gone() {
+    let log = sealed_log();
+    let last = log.machine.status().unwrap().head;
+    type Harm = fn(&mut Files);
+    let harms: [(&str, Harm); 9] = [
+        ("no safe-point", |f| drop(f.remove(&File::SafeSeq))),
+        ("a safe-point of all ones", |f| drop(f.insert(File::SafeSeq, vec![0xff; 8]))),
+        ("a safe-point behind the base", |f| drop(f.insert(File::SafeSeq, vec![0; 8]))),
+        ("no base", |f| drop(f.remove(&File::Base))),
+        ("a base with another log id", |f| flip(f, File::Base, 20)),
+        ("a base with another chain", |f| {
+            let at = f[&File::Base].len() - 10;
+            flip(f, File::Base, at);
+        }),
+        ("no live file", |f| drop(f.remove(&File::Live))),
+        ("an empty sealed file", |f| {
+            let sealed = f.keys().filter(|f| matches!(f, File::Sealed(_))).nth(1).copied().unwrap();
+            f.insert(sealed, vec![]);
+        }),
+        ("a damaged end of a sealed file", |f| {
+            let sealed = f.keys().filter(|f| matches!(f, File::Sealed(_))).nth(1).copied().unwrap();
+            let at = f[&sealed].len() - 200;
+            flip(f, sealed, at);
+        }),
+    ];
+    for (name, harm) in harms {
+        let mut damaged = log.files.clone();
+        harm(&mut damaged);
+        let (after, summary) = repaired(&damaged);
+        assert!(summary.last <= last && summary.last + 100 > last, "{name}: {summary:?}");
+        let lost: u64 = summary.lost.iter().map(|(first, last)| last - first + 1).sum();
+        let most = match name {
+            "no live file" | "an empty sealed file" => 100,
+            _ => 1,
+        };
+        assert!(lost <= most, "{name}: {summary:?}");
+        let mut again = Solo::started(Wal::new(small()), after.clone());
+        assert_eq!(again.machine.health(), Health::Open, "{name}: {:?}", again.notes);
+        deny(&mut again, 1);
+        again.run();
+        assert!(released(&again).contains(&1), "{name}");
+        frames(&again.files);
+        // A second repair finds nothing to do.
+        let (same, summary) = repaired(&after);
+        assert_eq!((same, summary.lost.len()), (after, 0), "{name}");
+    }
+}
+
+fn flip(files: &mut Files, file: File, at: usize) {
+    let bytes = files.get_mut(&file).unwrap();
+    bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+}
+
+#[test]
+fn d25_a_file_is_not_removed_before_its_own_seal_is_done() {
+    let mut log = sealed_log();
+    let body = format!("{{\"decision\":\"deny\",\"reason\":\"{}\"}}", "x".repeat(2000));
+    let mut n = 1000;
+    while refused(&log).is_empty() {
+        append(&mut log, n, Class::Deny, &body);
+        log.run();
+        n += 1;
+    }
+    let status = log.machine.status().unwrap();
+    let cursors = super::files::CLASSES.iter().map(|c| (c.to_string(), status.head)).collect();
+    log.files.insert(File::Positions, Positions { log_id: status.log_id, cursors }.to_bytes());
+    // Everything is delivered; housekeeping goes first whenever both lanes have something to do.
+    for _ in 0..50 {
+        append(&mut log, n, Class::Deny, &body);
+        n += 1;
+        while !log.chains.is_empty() {
+            let keeping = log.chains.iter().position(|(tag, _)| tag.lane == Lane::Keeping).unwrap_or(0);
+            log.chains.swap(0, keeping);
+            log.step();
+        }
+    }
+    let again = Solo::started(Wal::new(small()), log.files.clone());
+    assert_eq!(again.machine.health(), Health::Open, "{:?}", again.notes);
+    assert!(!again.notes.iter().any(|note| note.msg == "wal_tail_truncated"));
+    let on_disk: usize =
+        log.files.iter().filter(|(f, _)| matches!(f, File::Live | File::Sealed(_))).map(|(_, b)| b.len()).sum();
+    assert_eq!(log.machine.status().unwrap().bytes, on_disk as u64);
+}
+
+#[test]
+fn d11_frames_above_the_stored_safe_point_are_written_again_before_the_sync() {
+    let mut files = written(3);
+    let whole = files[&File::Live].clone();
+    let starts: Vec<usize> = (0..whole.len()).filter(|at| boundary(&whole, *at)).collect();
+    files.insert(File::SafeSeq, 1u64.to_le_bytes().to_vec());
+    let log = open(files);
+    let (from, to) = (starts[1], whole.len());
+    let rewrite = log.transcript.find(&format!("Rewrite {{ file: Live, from: {from}, to: {to} }}")).expect("a rewrite");
+    assert!(log.transcript[rewrite..].contains("Sync(Live)"));
 }

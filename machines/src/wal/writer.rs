@@ -80,6 +80,8 @@ struct Flight {
     tag: Tag,
     tickets: Vec<(Ticket, Seq)>,
     last: u64,
+    /// The file that this flush seals; it may be removed only once it has its name.
+    sealing: Option<SealedFile>,
 }
 
 /// What the housekeeping lane is doing.
@@ -128,7 +130,7 @@ impl Writer {
             base,
         };
         writer.full = !writer.has_room();
-        if writer.full || !writer.sealed.is_empty() {
+        if writer.full || !writer.sealed.is_empty() || writer.delivered < writer.synced {
             writer.keep_at = Some(now.mono.after(KEEPING));
         }
         (writer, unfinished.into_iter().map(|(_, id)| id).collect())
@@ -144,19 +146,20 @@ impl Writer {
         out: &mut Outbox<'_, Output>,
     ) -> Result<(), FaultKind> {
         let len = frame::bound(record.body.len());
-        let refuse = |why, out: &mut Outbox<'_, Output>| {
-            if let Some(ticket) = ticket {
-                out.output(Output::Refused(ticket, why));
+        let refuse = |why, record: &Record, out: &mut Outbox<'_, Output>| {
+            match ticket {
+                Some(ticket) => out.output(Output::Refused(ticket, why)),
+                None => out.note(not_recorded(record)),
             }
             Ok(())
         };
         if len > frame::MAX_FRAME {
-            return refuse(Refused::TooLong, out);
+            return refuse(Refused::TooLong, &record, out);
         }
         // An outcome is never refused for that: its call was let in, and the calls under way are bounded.
         let backlog = class != Class::Outcome && self.batch.bytes.len().saturating_add(len) > BACKLOG;
         if backlog || self.next == u64::MAX {
-            return refuse(Refused::Backlog, out);
+            return refuse(Refused::Backlog, &record, out);
         }
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         // Who waits for room waits in line: an outcome has its room already, everything else queues up.
@@ -278,6 +281,7 @@ impl Writer {
         assert!(self.batch.bytes.is_empty() || self.flight.is_some(), "wal: a batch waits for no flush");
         assert!(self.batch.bytes.is_empty() == (written == appended), "wal: frames in neither batch nor flight");
         assert!(self.live.first <= self.next, "wal: the live file starts behind the head");
+        assert!(self.sealed.iter().is_sorted_by(|a, b| a.first < b.first), "wal: sealed files out of order");
     }
 
     fn open_calls(&self) -> u64 {
@@ -286,8 +290,9 @@ impl Writer {
 
     fn used(&self) -> u64 {
         let sealed: u64 = self.sealed.iter().map(|file| file.bytes).sum();
+        let sealing = self.flight.as_ref().and_then(|flight| flight.sealing).map_or(0, |file| file.bytes);
         let batch = u64::try_from(self.batch.bytes.len()).unwrap_or(u64::MAX);
-        sealed.saturating_add(self.live.len).saturating_add(batch)
+        sealed.saturating_add(sealing).saturating_add(self.live.len).saturating_add(batch)
     }
 
     fn tag(&mut self, lane: Lane) -> Tag {
@@ -327,9 +332,7 @@ impl Writer {
         }
         let batch = core::mem::take(&mut self.batch);
         let mut chain = Vec::with_capacity(8);
-        if seal {
-            self.seal(batch.before.unwrap_or(self.head), &mut chain);
-        }
+        let sealing = if seal { self.seal(batch.before.unwrap_or(self.head), &mut chain) } else { None };
         self.seal_now = false;
         let last = batch.last.max(self.synced);
         if let Some(seq) = Seq::new(batch.last) {
@@ -340,16 +343,16 @@ impl Writer {
             chain.push(Op::Publish(seq));
         }
         let tag = self.tag(Lane::Log);
-        self.flight = Some(Flight { tag, tickets: batch.tickets, last });
+        self.flight = Some(Flight { tag, tickets: batch.tickets, last, sealing });
         out.disk(tag, chain);
     }
 
     /// Closes the live file under its own name and starts a new one. Nothing is in flight: everything in the
     /// file is durable, and `h` is the chain behind it.
-    fn seal(&mut self, h: Hash32, chain: &mut Vec<Op>) {
-        let Some(first) = Seq::new(self.live.first) else { return };
+    fn seal(&mut self, h: Hash32, chain: &mut Vec<Op>) -> Option<SealedFile> {
+        let first = Seq::new(self.live.first)?;
         let last = self.synced;
-        self.sealed.push_back(SealedFile { first, last, h, bytes: self.live.len, ts: self.newest });
+        let file = SealedFile { first, last, h, bytes: self.live.len, ts: self.newest };
         self.live = Live { first: last.saturating_add(1), len: 0 };
         chain.extend([
             Op::Sync(File::SafeSeq),
@@ -357,6 +360,7 @@ impl Writer {
             Op::Put { file: File::Live, bytes: Vec::new() },
             Op::SyncDir(Dir::Telemetry),
         ]);
+        Some(file)
     }
 
     fn flushed(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Output>) -> Result<(), FaultKind> {
@@ -364,18 +368,18 @@ impl Writer {
         completion.map_err(|fault| fault.kind)?;
         let Some(flight) = self.flight.take() else { return Ok(()) };
         self.synced = flight.last;
+        let sealed = flight.sealing.is_some();
+        self.sealed.extend(flight.sealing);
         let due = now.mono.after(KEEPING);
         self.safe_sync_at.get_or_insert(due);
-        if !self.sealed.is_empty() {
-            self.keep_at.get_or_insert(due);
-        }
+        self.keep_at.get_or_insert(due);
         // The next batch goes to the disk before anybody is answered: the device is never idle for that.
         self.flush(out);
         if !flight.tickets.is_empty() {
             let released = flight.tickets.into_iter().map(|(ticket, seq)| (ticket, Durable { seq })).collect();
             out.output(Output::Released(released));
         }
-        if !self.squeezed.is_empty() {
+        if !self.squeezed.is_empty() || sealed && self.full {
             self.read_positions(out);
         }
         self.stopped_if_idle(out);
@@ -416,7 +420,7 @@ impl Writer {
     fn positions_read(&mut self, now: Now, completion: Completion, out: &mut Outbox<'_, Output>) {
         match completion {
             Ok(Done::Bytes(bytes)) => match Positions::parse(&bytes) {
-                Some(at) if at.log_id == self.base.log_id && at.highest() <= self.synced => {
+                Some(at) if at.log_id == self.base.log_id && at.highest() <= self.published() => {
                     self.delivered = self.delivered.max(at.delivered());
                 }
                 Some(_) | None => out.note(
@@ -445,7 +449,6 @@ impl Writer {
         if wanted && live_delivered {
             // Seal it, so that it can go; its completion reads the cursors again.
             self.seal_now = true;
-            self.keep_at = Some(now.mono);
             return self.flush(out);
         }
         self.settle(now, out);
@@ -499,6 +502,11 @@ impl Writer {
                     self.base.first_seq = first_seq;
                     self.base.prev_h = file.h;
                 }
+                if !self.squeezed.is_empty() {
+                    // Some of them came after the cursors were read. Each turn removes a file, so that this ends.
+                    self.read_positions(out);
+                    return Ok(());
+                }
             }
             // The new base was not yet in place: nothing changed, and another time will do.
             Err(disk::Fault { step: 1 | 2, kind }) => out.note(
@@ -524,8 +532,9 @@ impl Writer {
                 Class::Lifecycle => self.shed = self.shed.saturating_add(1),
                 Class::Outcome | Class::Fault => {}
             }
-            if let Some(ticket) = ticket {
-                out.output(Output::Refused(ticket, Refused::Full));
+            match ticket {
+                Some(ticket) => out.output(Output::Refused(ticket, Refused::Full)),
+                None => out.note(not_recorded(&record)),
             }
         }
         let full = refused_call || !self.has_room();
@@ -534,11 +543,16 @@ impl Writer {
             out.note(Note::new(level, msg).with("bytes", self.used()).with("undelivered", self.undelivered()));
             self.full = full;
         }
-        if self.full || !self.sealed.is_empty() {
+        if self.full || !self.sealed.is_empty() || self.delivered < self.synced {
             self.keep_at = Some(now.mono.after(KEEPING));
         }
         self.flush(out);
         self.stopped_if_idle(out);
+    }
+
+    /// The highest safe-point that a reader may have seen: a flush publishes its own before its completion is here.
+    fn published(&self) -> u64 {
+        self.flight.as_ref().map_or(self.synced, |flight| flight.last)
     }
 
     /// Whether another allowed call has room.
@@ -549,4 +563,9 @@ impl Writer {
     fn undelivered(&self) -> u64 {
         self.next.saturating_sub(1).saturating_sub(self.delivered)
     }
+}
+
+/// An event that nobody waits for and that found no room: the log line is all that is left of it.
+fn not_recorded(record: &Record) -> Note {
+    Note::new(Level::Warn, "event_not_recorded").with("kind", record.kind.as_str()).with("body", record.body.as_str())
 }

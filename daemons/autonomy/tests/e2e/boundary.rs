@@ -122,7 +122,8 @@ fn a13_an_enabled_command_runs_and_one_that_never_ends_is_stopped_with_all_it_st
     let config = node.root.path().join("runtime.toml");
     let dir = node.root.path().join("work");
     std::fs::create_dir(&dir).unwrap();
-    std::fs::write(&config, format!("[tools]\ntimeout = \"300ms\"\n[tools.shell]\nenabled = true\ndir = {dir:?}\n")).unwrap();
+    std::fs::write(&config, format!("[tools]\ntimeout = \"300ms\"\n[tools.shell]\nenabled = true\ndir = {dir:?}\n"))
+        .unwrap();
     let runtime = node.start(&["--config", config.to_str().unwrap()]);
     let answer = runtime.call(r#"{"kind":"tool.shell","params":{"argv":["/bin/echo","hi"]}}"#);
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -28,7 +28,8 @@ fn run_puts_the_given_policy_in_force() {
     let state = dir.path().join("state");
     let exe = env!("CARGO_BIN_EXE_autonomy");
     let script = format!("{exe} policy eval --input - --state-root {} <<< '{ECHO}'", state.display());
-    let args = ["run", "--policy", rego.to_str().unwrap(), "--dir", state.to_str().unwrap(), "--", "/bin/bash", "-c", &script];
+    let args =
+        ["run", "--policy", rego.to_str().unwrap(), "--dir", state.to_str().unwrap(), "--", "/bin/bash", "-c", &script];
     let out = finish(&args);
     assert!(stdout(&out).contains("reason: not today"), "{} {}", stdout(&out), stderr(&out));
     std::fs::write(&rego, "package autonomy\nallow if {").unwrap();

@@ -65,9 +65,11 @@ fn x01_after_a_kill_under_load_every_answered_call_is_in_the_log_exactly_once() 
             assert_eq!(outcomes.iter().filter(|outcome| *outcome == id).count(), 1, "{id}");
         }
     }
-    let allows = node.frames().iter().filter(|f| {
-        f.get("body").and_then(|b| b.get("decision")).and_then(Value::as_str) == Some("allow")
-    }).count();
+    let allows = node
+        .frames()
+        .iter()
+        .filter(|f| f.get("body").and_then(|b| b.get("decision")).and_then(Value::as_str) == Some("allow"))
+        .count();
     let closed = outcomes.iter().filter(|id| unique.contains(id)).count();
     assert_eq!(allows, closed, "each durable allow has an outcome after the restart");
 }
@@ -82,7 +84,8 @@ fn x08_sigterm_in_the_middle_of_work_answers_what_runs_and_ends_with_zero() {
     let script = format!("touch {0}.up; while [ ! -e {0} ]; do sleep 0.01; done; echo done", gate.display());
     let body = format!(r#"{{"kind":"tool.shell","params":{{"argv":["/bin/sh","-c",{:?}]}}}}"#, script);
     let mut connection = runtime.connect();
-    let text = crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
+    let text =
+        crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
     connection.send(text.as_bytes()).unwrap();
     let up = gate.with_extension("up");
     until("the tool's start", || up.exists().then_some(()));
@@ -106,9 +109,11 @@ fn a_durable_allow_without_an_outcome_gets_one_after_a_crash() {
     let args = ["--config", config.to_str().unwrap()];
     let runtime = node.start(&args);
     let up = node.root.path().join("up");
-    let body = format!(r#"{{"kind":"tool.shell","params":{{"argv":["/bin/sh","-c","touch {}; sleep 60"]}}}}"#, up.display());
+    let body =
+        format!(r#"{{"kind":"tool.shell","params":{{"argv":["/bin/sh","-c","touch {}; sleep 60"]}}}}"#, up.display());
     let mut connection = runtime.connect();
-    let text = crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
+    let text =
+        crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
     connection.send(text.as_bytes()).unwrap();
     until("the tool's start", || up.exists().then_some(()));
     runtime.kill();
@@ -170,7 +175,11 @@ fn d03_a_torn_tail_is_cut_and_said() {
     std::fs::File::options().append(true).open(&wal).unwrap().write_all(&[0, 0, 1, 0, b'{', b'"']).unwrap();
     let torn = node.verify();
     assert_eq!(torn.status.code(), Some(1));
-    assert!(stdout(&torn).starts_with("wal verify: FAILED — TORN_TAIL at seq 3 (telemetry.wal, offset "), "{}", stdout(&torn));
+    assert!(
+        stdout(&torn).starts_with("wal verify: FAILED — TORN_TAIL at seq 3 (telemetry.wal, offset "),
+        "{}",
+        stdout(&torn)
+    );
     let runtime = node.start(&[]);
     runtime.logged("wal_tail_truncated");
     runtime.stop();

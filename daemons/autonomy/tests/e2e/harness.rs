@@ -97,7 +97,8 @@ impl Node {
 
     pub fn build(&self, dir: &Path, version: &str, more: &[&str]) -> PathBuf {
         let out = self.root.path().join(format!("bundle-{version}.tar.gz"));
-        let args = ["policy", "build", "--in", dir.to_str().unwrap(), "--out", out.to_str().unwrap(), "--version", version];
+        let args =
+            ["policy", "build", "--in", dir.to_str().unwrap(), "--out", out.to_str().unwrap(), "--version", version];
         let built = finish(&[&args[..], more].concat());
         assert!(built.status.success(), "{}", stderr(&built));
         out

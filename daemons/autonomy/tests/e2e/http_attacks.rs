@@ -38,7 +38,11 @@ fn n14_a_request_whose_length_could_be_read_in_two_ways_is_refused_and_the_conne
 #[test]
 fn n14_bare_line_feeds_and_nul_bytes_make_no_request() {
     let runtime = Node::demo().start(&[]);
-    for text in ["GET /health HTTP/1.1\r\nHost: local\0host\r\n\r\n", "GET /hea lth HTTP/1.1\r\nHost: localhost\r\n\r\n", "\0\0\0\0"] {
+    for text in [
+        "GET /health HTTP/1.1\r\nHost: local\0host\r\n\r\n",
+        "GET /hea lth HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\0\0\0\0",
+    ] {
         let mut connection = runtime.connect();
         connection.send(text.as_bytes()).unwrap();
         let answer = connection.receive();

@@ -38,7 +38,14 @@ fn p07_a_refused_bundle_leaves_everything_as_it_was() {
     std::fs::write(dir.path().join("p.rego"), "package autonomy\nallow if time.now_ns() > 0").unwrap();
     let out = dir.path().join("b.tar.gz");
     let built = finish(&[
-        "policy", "build", "--in", dir.path().to_str().unwrap(), "--out", out.to_str().unwrap(), "--version", "2.0.0",
+        "policy",
+        "build",
+        "--in",
+        dir.path().to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--version",
+        "2.0.0",
     ]);
     assert_eq!(built.status.code(), Some(1));
     assert!(stderr(&built).contains("p.rego:2"), "{}", stderr(&built));
@@ -107,11 +114,8 @@ fn p17_p18_a_corrupt_policy_falls_back_and_two_corrupt_ones_deny_all() {
     let answer = runtime.call(ECHO);
     assert_eq!((answer.status, answer.text("policy_ref").as_str()), (200, "1.0.0"));
     runtime.stop();
-    let codes: Vec<_> = node
-        .frames()
-        .iter()
-        .filter_map(|f| f.get("body")?.get("code")?.as_str().map(str::to_owned))
-        .collect();
+    let codes: Vec<_> =
+        node.frames().iter().filter_map(|f| f.get("body")?.get("code")?.as_str().map(str::to_owned)).collect();
     assert_eq!(codes, ["policy_fallback"]);
     std::fs::write(file("lkg"), b"damaged").unwrap();
     let runtime = node.start(&[]);
@@ -154,7 +158,8 @@ fn a_call_can_be_tried_without_being_made() {
     let call = node.root.path().join("call.json");
     for (body, decision) in [(ECHO, "decision: allow"), (SHELL, "decision: deny\nreason: shell is not allowed")] {
         std::fs::write(&call, body).unwrap();
-        let out = finish(&["policy", "eval", "--input", call.to_str().unwrap(), "--state-root", node.path(), "--explain"]);
+        let out =
+            finish(&["policy", "eval", "--input", call.to_str().unwrap(), "--state-root", node.path(), "--explain"]);
         assert!(stdout(&out).starts_with(decision), "{} {}", stdout(&out), stderr(&out));
         assert!(stdout(&out).contains("echo_allow.rego: evaluated"), "{}", stdout(&out));
     }

@@ -46,7 +46,8 @@ fn x05_over_the_limit_of_calls_in_flight_callers_are_told_overload() {
     let gate = node.root.path().join("gate");
     let script = format!("echo x >> {0}.up; while [ ! -e {0} ]; do sleep 0.01; done", gate.display());
     let body = format!(r#"{{"kind":"tool.shell","params":{{"argv":["/bin/sh","-c",{script:?}]}}}}"#);
-    let text = crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
+    let text =
+        crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], &body);
     let mut held: Vec<_> = (0..2).map(|_| runtime.connect()).collect();
     for connection in &mut held {
         connection.send(text.as_bytes()).unwrap();
@@ -71,7 +72,8 @@ fn x09_a_process_that_was_stopped_for_a_while_goes_on() {
     runtime.signal("STOP");
     let stat = format!("/proc/{}/stat", runtime.child.id());
     until("the stop", || std::fs::read_to_string(&stat).ok().filter(|stat| stat.contains(") T ")));
-    let text = crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], ECHO);
+    let text =
+        crate::harness::request("POST", "/v1/tool", &["Host: localhost", "Content-Type: application/json"], ECHO);
     connection.send(text.as_bytes()).unwrap();
     // Every timer of a quarter of a second runs out meanwhile.
     std::thread::sleep(std::time::Duration::from_millis(600));
@@ -102,7 +104,10 @@ fn log_lines_have_one_form() {
     let runtime = node.start(&[]);
     let line = runtime.logged("runtime.started");
     let listen = format!("listen=\"{}\"", runtime.address);
-    assert!(line.starts_with("time=20") && line.contains(&format!(" level=INFO msg=\"runtime.started\" {listen} ")), "{line}");
+    assert!(
+        line.starts_with("time=20") && line.contains(&format!(" level=INFO msg=\"runtime.started\" {listen} ")),
+        "{line}"
+    );
     runtime.stop();
     let runtime = Runtime::spawn(node.command(&["--log-format", "json"]));
     let line = runtime.logged("\"msg\":\"runtime.started\"");

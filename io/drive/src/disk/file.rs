@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use super::{Meter, kind_of};
 use crate::fuse::lock;
 
+/// How much is written again at once.
+const REWRITE_BYTES: usize = 1 << 20;
+
 /// A descriptor, the length that the file has by our own writes, and the first failure of a write or sync.
 pub struct Open {
     fd: OwnedFd,
@@ -47,6 +50,30 @@ impl Open {
 
     /// Writes `bytes` at `at`, continuing after a short or interrupted write (D09).
     pub fn append(&self, at: u64, bytes: &[u8]) -> Result<(), FaultKind> {
+        let end = self.write(at, bytes)?;
+        *lock(&self.len) = Some(end);
+        Ok(())
+    }
+
+    /// Writes what stands between two offsets again as it is, so that the next sync covers it.
+    pub fn rewrite(&self, from: u64, to: u64) -> Result<(), FaultKind> {
+        self.usable()?;
+        let mut buffer = vec![0; REWRITE_BYTES];
+        let mut at = from;
+        while at < to {
+            let want = usize::try_from(to - at).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+            let part = buffer.get_mut(..want).unwrap_or_default();
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, &mut *part, at)).map_err(kind_of)?;
+            if read == 0 {
+                return Err(FaultKind::Changed);
+            }
+            at = self.write(at, part.get(..read).unwrap_or(&[]))?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`; the offset behind them.
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<u64, FaultKind> {
         self.usable()?;
         let mut rest = bytes;
         let mut offset = at;
@@ -64,8 +91,7 @@ impl Open {
                 Err(errno) => return Err(self.fail(errno)),
             }
         }
-        *lock(&self.len) = Some(offset);
-        Ok(())
+        Ok(offset)
     }
 
     /// One aligned write of 8 bytes at the start: a reader sees the old ones or the new ones.
@@ -81,8 +107,13 @@ impl Open {
         }
     }
 
+    /// Cuts the file; one that is shorter already is not what it was.
     pub fn truncate(&self, len: u64) -> Result<(), FaultKind> {
         self.usable()?;
+        let size = rustix::fs::fstat(&self.fd).map_err(kind_of)?.st_size;
+        if u64::try_from(size).is_ok_and(|size| size < len) {
+            return Err(FaultKind::Changed);
+        }
         rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len)).map_err(|errno| self.fail(errno))?;
         *lock(&self.len) = Some(len);
         Ok(())

@@ -97,6 +97,7 @@ impl Disk {
             Op::Put { file, bytes } => self.put(file, &bytes)?,
             Op::Append { file, at, bytes } => self.append(file, at, &bytes)?,
             Op::Publish(seq) => self.publish(seq)?,
+            Op::Rewrite { file, from, to } => self.hold(file)?.rewrite(from, to)?,
             Op::Truncate { file, len } => self.hold(file)?.truncate(len)?,
             Op::Sync(file) => self.sync(file)?,
             Op::Rename { from, to } => self.rename(from, to)?,
@@ -242,10 +243,11 @@ impl Disk {
     }
 
     fn lock_activation(&self) -> Result<(), FaultKind> {
+        // A lock that is still held is ours: waiting for it on a second descriptor would never end.
+        drop(lock(&self.activation_lock).take());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let fd =
-            rustix::fs::openat(self.folder(Dir::State)?, ACTIVATION_LOCK, flags, mode).map_err(kind_of)?;
+        let fd = rustix::fs::openat(self.folder(Dir::State)?, ACTIVATION_LOCK, flags, mode).map_err(kind_of)?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive)).map_err(kind_of)?;
         *lock(&self.activation_lock) = Some(fd);
         Ok(())

@@ -24,7 +24,10 @@ fn fault(disk: &Disk, chain: Vec<Op>) -> Fault {
 }
 
 fn live(disk: &Disk, bytes: &[u8]) {
-    ok(disk, vec![Op::Put { file: File::Live, bytes: bytes.to_vec() }, Op::Sync(File::Live), Op::SyncDir(Dir::Telemetry)]);
+    ok(
+        disk,
+        vec![Op::Put { file: File::Live, bytes: bytes.to_vec() }, Op::Sync(File::Live), Op::SyncDir(Dir::Telemetry)],
+    );
 }
 
 fn append(at: u64, bytes: &[u8]) -> Op {
@@ -85,7 +88,13 @@ fn d26_a_file_that_was_cut_replaced_or_removed_under_the_writer_is_noticed() {
     let wal = |root: &Path| root.join("telemetry/telemetry.wal");
     let interfere: [&dyn Fn(&Path); 4] = [
         &|path| std::fs::File::options().write(true).open(path).unwrap().set_len(2).unwrap(),
-        &|path| std::fs::OpenOptions::new().append(true).open(path).map(|mut f| std::io::Write::write_all(&mut f, b"z").unwrap()).unwrap(),
+        &|path| {
+            std::fs::OpenOptions::new()
+                .append(true)
+                .open(path)
+                .map(|mut f| std::io::Write::write_all(&mut f, b"z").unwrap())
+                .unwrap()
+        },
         &|path| std::fs::remove_file(path).unwrap(),
         &|path| {
             std::fs::copy(path, path.with_extension("copy")).unwrap();

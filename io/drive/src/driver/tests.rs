@@ -106,13 +106,48 @@ const LONG: Duration = Duration::from_secs(10);
 
 #[test]
 fn chains_of_one_lane_run_in_the_order_emitted_whoever_brings_the_events() {
+    in_order(Driver::feed);
+}
+
+#[test]
+fn they_do_when_whoever_brings_the_events_flushes_as_well() {
+    in_order(Driver::feed_and_flush);
+    // Some of each.
+    in_order(|driver, event| {
+        let lead = matches!(&event, Event::Input(Ask::Write(text)) if text.as_bytes()[2..4].iter().any(|b| b % 3 == 0));
+        if lead { driver.feed_and_flush(event) } else { driver.feed(event) }
+    });
+}
+
+#[test]
+fn a_thread_that_flushes_itself_has_its_answer_when_it_comes_back() {
+    let (_root, driver, said, _) = start();
+    let mut at_once = 0;
+    for n in 0..500 {
+        driver.feed_and_flush(Event::Input(Ask::Write(format!("{n};"))));
+        let want = Said::Flushed(format!("{n};"));
+        let mut waited = false;
+        while said.try_recv().map_or(true, |said| said != want) {
+            waited = true;
+            std::thread::yield_now();
+        }
+        at_once += usize::from(!waited);
+        // The log's thread has to be asleep for the lane to be taken over.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    // Not each time: a slow disk leaves it to the log's thread.
+    assert!(at_once > 0);
+    driver.close();
+}
+
+fn in_order(bring: fn(&Driver<Toy, Tell>, Event<Ask>)) {
     let (root, driver, said, _) = start();
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let driver = driver.clone();
             std::thread::spawn(move || {
                 for n in 0..25 {
-                    driver.feed(Event::Input(Ask::Write(format!("{writer}-{n:02};"))));
+                    bring(&driver, Event::Input(Ask::Write(format!("{writer}-{n:02};"))));
                 }
             })
         })

@@ -107,7 +107,9 @@ impl Access {
         let (Some(given), None) = (given.next(), given.next()) else { return Err((401, "unauthorized")) };
         let token = given.to_str().ok().and_then(|text| text.split_once(' '));
         match token {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && blake3::hash(token.as_bytes()) == *want => {
+            Some((scheme, token))
+                if scheme.eq_ignore_ascii_case("bearer") && blake3::hash(token.as_bytes()) == *want =>
+            {
                 Ok(())
             }
             Some(_) | None => Err((401, "unauthorized")),
@@ -166,9 +168,15 @@ mod tests {
     #[test]
     fn t18_only_loopback_and_configured_hosts_are_known_on_any_port() {
         let access = access(&["Node-7.internal"]);
-        for host in
-            ["127.0.0.1", "127.0.0.1:7777", "127.9.9.9:1", "localhost:80", "LOCALHOST", "[::1]:7777", "node-7.internal:9"]
-        {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:7777",
+            "127.9.9.9:1",
+            "localhost:80",
+            "LOCALHOST",
+            "[::1]:7777",
+            "node-7.internal:9",
+        ] {
             assert_eq!(site(&access, &[("host", host)]), Ok(()), "{host}");
         }
         for host in [
@@ -208,7 +216,9 @@ mod tests {
         let with = |origin: &str| site(&access, &[("host", "localhost"), ("origin", origin)]);
         assert_eq!(with("http://localhost:3000"), Ok(()));
         assert_eq!(with("http://127.0.0.1:7777"), Ok(()));
-        for origin in ["null", "http://evil.example", "https://localhost.evil.example", "file://localhost", "", "localhost"] {
+        for origin in
+            ["null", "http://evil.example", "https://localhost.evil.example", "file://localhost", "", "localhost"]
+        {
             assert_eq!(with(origin), Err(403), "{origin}");
         }
         let twice = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://localhost")];

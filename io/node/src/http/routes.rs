@@ -1,12 +1,12 @@
 //! The endpoints of SPEC 2.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
-use axum::Router;
 use machines::ids::Uuid;
 use machines::interceptor::Request;
 use machines::json::escape_into;

@@ -218,10 +218,8 @@ mod tests {
 
     fn shell(dir: &std::path::Path, argv: &[&str]) -> Started {
         let argv: Vec<Value> = argv.iter().map(|arg| Value::from(*arg)).collect();
-        Shell::new(true, dir.to_path_buf()).start(&Value::from(std::collections::BTreeMap::from([(
-            "argv".to_owned(),
-            Value::from(argv),
-        )])))
+        Shell::new(true, dir.to_path_buf())
+            .start(&Value::from(std::collections::BTreeMap::from([("argv".to_owned(), Value::from(argv))])))
     }
 
     async fn outcome(argv: &[&str]) -> Outcome {
