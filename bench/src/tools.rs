@@ -101,13 +101,11 @@ fn one_client(bench: &Bench<'_>, node: &Node, scratch: &Scratch, report: &mut Re
     };
     report.add("durable_allow", row("raw write+fdatasync p50", raw, None, "", None));
     report.add("durable_allow", row("raw write+fdatasync p99", percentile(&raws, 99), None, "", None));
-    let goal = "at most twice raw + 150 us";
-    report.add(
-        "durable_allow",
-        row("durable allow p50, 1 client", allow, Some(raw), goal, Some(allow <= 2.0 * raw + 150.0)),
-    );
-    let over = allow - 2.0 * raw;
-    report.add("durable_allow", row("beyond twice raw, p50", over, None, "aim: at most 70 us", Some(over <= 70.0)));
+    report.add("durable_allow", row("durable allow p50, 1 client", allow, Some(raw), "", None));
+    let over = median(overs);
+    let name = "durable allow beyond twice raw, p50, median of the turns";
+    report.add("durable_allow", row(name, over, None, "at most 150 us", Some(over <= 150.0)));
+    report.add("durable_allow", row(name, over, None, "aim: at most 70 us", Some(over <= 70.0)));
     let p99 = percentile(&allows, 99);
     report.add("durable_allow", row("durable allow p99, 1 client", p99, Some(percentile(&raws, 99)), "", None));
     Ok(())

@@ -206,7 +206,6 @@ impl World {
             return;
         };
         if let Some(at) = self.disk.rot(pick, place / 7, evicted) {
-            self.damaged_us = self.us();
             self.fired |= if pick.dir() == Dir::Telemetry { fired::MEDIA_LOG } else { fired::MEDIA_POLICY };
             self.say(|| format!("rot: {} byte {at}", pick.name()));
         }

@@ -153,7 +153,7 @@ impl World {
     }
 
     fn medium_excuses(&self, seq: u64) -> bool {
-        self.has_fired(fired::MEDIA_LOG) && seq > self.node.floor
+        self.has_fired(fired::MEDIA_LOG) && seq > self.node.floor.min(self.unchecked_floor.unwrap_or(u64::MAX))
     }
 
     /// What the disk says was durable: the floor of SPEC 4.
@@ -364,12 +364,20 @@ impl World {
         }
     }
 
+    /// Damage that came after the node had read the file is the next append's or the next start's to notice.
+    fn was_damaged_in_this_life(&self) -> bool {
+        self.has_fired(fired::MEDIA_LOG) && self.damaged_us >= self.node.started_us
+    }
+
     /// The log is still the one that its consumers know.
     ///
     /// `telemetry.base` has no checksum. While nothing was removed, its `prev_h` follows from its `log_id`, so that damage
     /// to the id has to be noticed; after that a flipped digit of the id cannot be told from another id, and the run ends
     /// here: nothing that is delivered counts any more.
     fn check_identity(&mut self) {
+        if self.was_damaged_in_this_life() {
+            return;
+        }
         let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
         let found = base.as_ref().map(|base| base.log_id);
         if self.log_id.is_some() && found != self.log_id && self.has_fired(fired::MEDIA_LOG) {
@@ -385,8 +393,9 @@ impl World {
 
     /// Reads the whole log and holds it against what was promised.
     pub(crate) fn check_log(&mut self, verify: bool) {
-        // Damage that came after the node had read the file is the next append's or the next start's to notice.
-        if self.has_fired(fired::MEDIA_LOG) && self.damaged_us >= self.node.started_us {
+        if self.was_damaged_in_this_life() {
+            // What this start took for durable counts when the log is checked the next time.
+            self.unchecked_floor = Some(self.node.floor.min(self.unchecked_floor.unwrap_or(u64::MAX)));
             return;
         }
         let found = match self.ledger.scan_log(&self.disk, verify) {
@@ -413,6 +422,7 @@ impl World {
         }
         self.check_promises(found.first);
         self.check_exposed(found.first, found.last);
+        self.unchecked_floor = None;
     }
 
     fn check_promises(&mut self, first: u64) {

@@ -72,7 +72,9 @@ pub struct World {
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) first_activation: Vec<u8>,
     timeline: Option<Vec<Line>>,
-    /// When the medium was last damaged, in microseconds.
+    /// The lowest floor of the starts since the log was last checked.
+    pub(crate) unchecked_floor: Option<u64>,
+    /// When the medium of the log was last damaged, in microseconds.
     pub(crate) damaged_us: u64,
     /// The number of the last probe, from `PROBE`.
     pub(crate) probe: u32,
@@ -185,6 +187,7 @@ impl World {
         self.failure = None;
         self.first_activation.clear();
         self.damaged_us = 0;
+        self.unchecked_floor = None;
         self.probe = 0;
         self.log_id = None;
         if let Some(lines) = &mut self.timeline {
