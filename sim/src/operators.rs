@@ -206,7 +206,12 @@ impl World {
             return;
         };
         if let Some(at) = self.disk.rot(pick, place / 7, evicted) {
-            self.fired |= if pick.dir() == Dir::Telemetry { fired::MEDIA_LOG } else { fired::MEDIA_POLICY };
+            if pick.dir() == Dir::Telemetry {
+                self.fired |= fired::MEDIA_LOG;
+                self.damaged_us = self.us();
+            } else {
+                self.fired |= fired::MEDIA_POLICY;
+            }
             self.say(|| format!("rot: {} byte {at}", pick.name()));
         }
     }

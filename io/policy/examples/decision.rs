@@ -40,11 +40,11 @@ fn cases() -> Vec<(&'static str, String, String, String)> {
             "deny contains \"no {n}\" if {{\n\tinput.kind == \"tool.x{n}\"\n\tstartswith(input.params.message, \"p{n}\")\n}}\n"
         );
     }
-    let shell = "package autonomy\n\ndefault allow := false\n\nsafe := {\"ls\", \"cat\", \"git\"}\n\nallow if {\n\tinput.kind == \"tool.shell\"\n\tinput.params.argv[0] in safe\n\tevery arg in input.params.argv { not contains(arg, \"..\") }\n}\n\ndeny contains sprintf(\"%s is outside\", [arg]) if {\n\tsome arg in input.params.argv\n\tstartswith(arg, \"/\")\n\tnot startswith(arg, \"/work/\")\n}\n";
+    let shell = "package autonomy\n\ndefault allow := false\n\nsafe := {\"ls\", \"cat\", \"git\"}\n\nallow if {\n\tinput.kind == \"tool.shell\"\n\tinput.params.argv[0] in safe\n\tevery arg in input.params.argv { not contains(arg, \"..\") }\n}\n\ndeny contains sprintf(\"%s is outside\", [arg]) if {\n\tsome arg in input.params.argv\n\tstartswith(arg, \"/\")\n\tnot startswith(arg, \"/srv/\")\n}\n";
     vec![
         ("2 rules", two.into(), "tool.echo".into(), r#"{"message":"hello"}"#.into()),
         ("100 rules", hundred, "tool.k49".into(), r#"{"message":"hello"}"#.into()),
-        ("shell", shell.into(), "tool.shell".into(), r#"{"argv":["git","diff","--stat","/work/main","HEAD"]}"#.into()),
+        ("shell", shell.into(), "tool.shell".into(), r#"{"argv":["git","diff","--stat","/srv/main","HEAD"]}"#.into()),
     ]
 }
 

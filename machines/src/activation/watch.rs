@@ -119,7 +119,14 @@ impl Machine for Watch {
                     self.again = true;
                     self.unusable(now, candidate, "opening it takes too long".into(), out);
                 }
-                waiting => self.stage = waiting,
+                waiting @ (Stage::Resting(_)
+                | Stage::Looking(_)
+                | Stage::Confirming(..)
+                | Stage::Reading(..)
+                | Stage::Opening(..)
+                | Stage::ReadingHistory(_)
+                | Stage::WritingHistory(_)
+                | Stage::Unlocking(_)) => self.stage = waiting,
             },
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
             Event::Work(tag, got) => self.on_work(now, tag, got, out),

@@ -8,6 +8,8 @@ pub mod files;
 pub mod frame;
 pub mod recovery;
 pub mod repair;
+#[cfg(test)]
+mod repair_tests;
 pub mod scan;
 mod space;
 #[cfg(test)]

@@ -15,11 +15,11 @@ use crate::solo::{Files, Solo};
 
 type Log = Solo<Wal>;
 
-fn open(files: Files) -> Log {
+pub fn open(files: Files) -> Log {
     Solo::started(Wal::new(Config { node_id: Some("n1".into()), ..Config::default() }), files)
 }
 
-fn small() -> Config {
+pub fn small() -> Config {
     Config { node_id: Some("n1".into()), max_bytes: 1 << 20, ..Config::default() }
 }
 
@@ -29,7 +29,7 @@ fn record(log: &mut Log, kind: Kind, body: &str) -> Record {
     Record { kind, audit_id, trace: None, body: body.to_string() }
 }
 
-fn append(log: &mut Log, n: u64, class: Class, body: &str) {
+pub fn append(log: &mut Log, n: u64, class: Class, body: &str) {
     let kind = match class {
         Class::Allow | Class::Deny => Kind::Decision,
         Class::Outcome => Kind::Action,
@@ -40,12 +40,12 @@ fn append(log: &mut Log, n: u64, class: Class, body: &str) {
     log.input(Input::Append { ticket: Some(Ticket(n)), class, record });
 }
 
-fn deny(log: &mut Log, n: u64) {
+pub fn deny(log: &mut Log, n: u64) {
     append(log, n, Class::Deny, r#"{"decision":"deny","reason":"no_match"}"#);
 }
 
 /// A log of `n` decisions, closed cleanly.
-fn written(n: u64) -> Files {
+pub fn written(n: u64) -> Files {
     let mut log = open(Files::new());
     for i in 0..n {
         deny(&mut log, i);
@@ -57,7 +57,7 @@ fn written(n: u64) -> Files {
     log.files
 }
 
-fn released(log: &Log) -> Vec<u64> {
+pub fn released(log: &Log) -> Vec<u64> {
     log.outputs
         .iter()
         .flat_map(|o| match o {
@@ -71,7 +71,7 @@ fn refused(log: &Log) -> Vec<(u64, Refused)> {
     log.outputs.iter().filter_map(|o| if let Output::Refused(t, why) = o { Some((t.0, *why)) } else { None }).collect()
 }
 
-fn cause(log: &Log) -> Option<String> {
+pub fn cause(log: &Log) -> Option<String> {
     let note = log.notes.iter().find(|n| n.msg == "WAL_RECOVERY_FAIL_HARD")?;
     match &note.fields[0] {
         ("cause", crate::machine::Field::Text(text)) => Some(text.clone()),
@@ -80,7 +80,7 @@ fn cause(log: &Log) -> Option<String> {
 }
 
 /// All frames of a log's files, oldest first, as (seq, kind, body); panics when the chain breaks.
-fn frames(files: &Files) -> Vec<(u64, Kind, String)> {
+pub fn frames(files: &Files) -> Vec<(u64, Kind, String)> {
     let base = Base::parse(&files[&File::Base]).unwrap();
     let mut chain = Chain::new(base.first_seq, base.prev_h);
     let mut all = vec![];
@@ -196,7 +196,7 @@ fn boundary(whole: &[u8], len: usize) -> bool {
     at == len
 }
 
-fn whole_frames(bytes: &[u8]) -> u64 {
+pub fn whole_frames(bytes: &[u8]) -> u64 {
     let (mut at, mut n) = (0, 0);
     while let Some(prefix) = bytes.get(at..at + 4) {
         at += PREFIX + u32::from_be_bytes(prefix.try_into().unwrap()) as usize;
@@ -332,7 +332,7 @@ fn fresh_chain(log: &Log) -> Vec<Op> {
 }
 
 /// A log of 1 MiB whose live file is sealed at 128 KiB, with several sealed files.
-fn sealed_log() -> Log {
+pub fn sealed_log() -> Log {
     let mut log = Solo::started(Wal::new(small()), Files::new());
     let body = format!("{{\"decision\":\"deny\",\"reason\":\"{}\"}}", "x".repeat(2000));
     for n in 0..220 {
@@ -493,133 +493,6 @@ fn frames_say_the_safe_point_at_which_they_were_written() {
         at += PREFIX + len;
     }
     assert_eq!(safes, [0, 0, 2]);
-}
-
-/// Repairs a log as the command does, and returns it with what was lost.
-fn repaired(files: &Files) -> (Files, super::repair::Summary) {
-    use super::repair::{Repair, Verdict};
-    let base = files.get(&File::Base).and_then(|b| Base::parse(b));
-    let safe = files.get(&File::SafeSeq).and_then(|b| super::files::parse_safe_seq(b));
-    let positions = files.get(&File::Positions).and_then(|b| Positions::parse(b));
-    let mut names: Vec<File> = files.keys().filter(|f| matches!(f, File::Sealed(_))).copied().collect();
-    names.push(File::Live);
-    let ids = IdSource::new(Entropy([5; 32]));
-    let mut repair = Repair::new(base, "n1", safe, positions.as_ref(), ids, Default::default());
-    let mut after = files.clone();
-    for name in names {
-        let bytes = files.get(&name).cloned().unwrap_or_default();
-        match repair.file(name, &bytes) {
-            Verdict::Keep => {}
-            Verdict::Replace(to, bytes) => {
-                after.remove(&name);
-                after.insert(to, bytes);
-            }
-            Verdict::Drop => {
-                after.remove(&name);
-            }
-        }
-    }
-    let (base, _, summary) = repair.finish();
-    after.insert(File::Base, base.to_bytes());
-    after.insert(File::SafeSeq, summary.last.to_le_bytes().to_vec());
-    (after, summary)
-}
-
-#[test]
-fn repair_keeps_every_frame_that_verifies_whatever_byte_is_damaged() {
-    let files = written(5);
-    let whole = files[&File::Live].clone();
-    let bodies = frames(&files);
-    for at in 0..whole.len() {
-        let mut damaged = files.clone();
-        damaged.get_mut(&File::Live).unwrap()[at] ^= 0x20;
-        assert!(cause(&open(damaged.clone())).is_some(), "byte {at} is refused before");
-        let (after, summary) = repaired(&damaged);
-        assert_eq!(summary.last, 5, "byte {at}");
-        let lost: u64 = summary.lost.iter().map(|(first, last)| last - first + 1).sum();
-        let hit = whole_frames(&whole[..at]) + 1;
-        assert!((1..=2).contains(&lost), "byte {at}: the damaged frame, and the next if its anchor is damaged");
-        assert!(summary.lost.iter().any(|(first, last)| (*first..=*last).contains(&hit)));
-        let left = frames(&after);
-        for frame in &bodies {
-            let gone = summary.lost.iter().any(|(first, last)| (*first..=*last).contains(&frame.0));
-            assert_eq!(left.contains(frame), !gone, "byte {at}");
-        }
-        let mut log = open(after);
-        assert_eq!(log.machine.health(), Health::Open, "byte {at}: {:?}", log.notes);
-        deny(&mut log, 1);
-        log.run();
-        assert_eq!(open(log.files).machine.health(), Health::Open);
-    }
-}
-
-#[test]
-fn repair_bridges_a_missing_segment_and_a_lost_end() {
-    let log = sealed_log();
-    let mut damaged = log.files.clone();
-    let second = damaged.keys().filter(|f| matches!(f, File::Sealed(_))).nth(1).copied().unwrap();
-    damaged.remove(&second);
-    damaged.insert(File::SafeSeq, 230u64.to_le_bytes().to_vec());
-    let (after, summary) = repaired(&damaged);
-    assert_eq!(summary.lost.len(), 2);
-    assert_eq!(summary.lost[1], (221, 230));
-    let again = Solo::started(Wal::new(small()), after);
-    assert_eq!(again.machine.health(), Health::Open, "{:?}", again.notes);
-    assert_eq!(again.machine.status().unwrap().head, 230);
-}
-
-#[test]
-fn repair_opens_every_log_whose_small_files_are_damaged_or_gone() {
-    let log = sealed_log();
-    let last = log.machine.status().unwrap().head;
-    type Harm = fn(&mut Files);
-    let harms: [(&str, Harm); 9] = [
-        ("no safe-point", |f| drop(f.remove(&File::SafeSeq))),
-        ("a safe-point of all ones", |f| drop(f.insert(File::SafeSeq, vec![0xff; 8]))),
-        ("a safe-point behind the base", |f| drop(f.insert(File::SafeSeq, vec![0; 8]))),
-        ("no base", |f| drop(f.remove(&File::Base))),
-        ("a base with another log id", |f| flip(f, File::Base, 20)),
-        ("a base with another chain", |f| {
-            let at = f[&File::Base].len() - 10;
-            flip(f, File::Base, at);
-        }),
-        ("no live file", |f| drop(f.remove(&File::Live))),
-        ("an empty sealed file", |f| {
-            let sealed = f.keys().filter(|f| matches!(f, File::Sealed(_))).nth(1).copied().unwrap();
-            f.insert(sealed, vec![]);
-        }),
-        ("a damaged end of a sealed file", |f| {
-            let sealed = f.keys().filter(|f| matches!(f, File::Sealed(_))).nth(1).copied().unwrap();
-            let at = f[&sealed].len() - 200;
-            flip(f, sealed, at);
-        }),
-    ];
-    for (name, harm) in harms {
-        let mut damaged = log.files.clone();
-        harm(&mut damaged);
-        let (after, summary) = repaired(&damaged);
-        assert!(summary.last <= last && summary.last + 100 > last, "{name}: {summary:?}");
-        let lost: u64 = summary.lost.iter().map(|(first, last)| last - first + 1).sum();
-        let most = match name {
-            "no live file" | "an empty sealed file" => 100,
-            _ => 1,
-        };
-        assert!(lost <= most, "{name}: {summary:?}");
-        let mut again = Solo::started(Wal::new(small()), after.clone());
-        assert_eq!(again.machine.health(), Health::Open, "{name}: {:?}", again.notes);
-        deny(&mut again, 1);
-        again.run();
-        assert!(released(&again).contains(&1), "{name}");
-        frames(&again.files);
-        // A second repair finds nothing to do.
-        let (same, summary) = repaired(&after);
-        assert_eq!((same, summary.lost.len()), (after, 0), "{name}");
-    }
-}
-
-fn flip(files: &mut Files, file: File, at: usize) {
-    let bytes = files.get_mut(&file).unwrap();
-    bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
 }
 
 #[test]
