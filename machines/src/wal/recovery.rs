@@ -15,12 +15,11 @@ use super::frame::genesis;
 use super::scan::{Bad, Chain, OVERLAP, highest_safe_behind};
 use super::verdict::{Cause, Facts, Segment, Verdict, judge};
 
-/// Bytes asked for in one read.
-const CHUNK: u32 = 1024 * 1024;
+/// Bytes asked for in one read of frames: they stay in the processor's cache between reading and hashing.
+const CHUNK: u32 = 120 * 1024;
 
-/// The same as a length in memory.
-#[allow(clippy::as_conversions)] // a constant that fits
-const CHUNK_LEN: usize = CHUNK as usize;
+/// Bytes asked for where a frame is longer than that, and in a search.
+const LARGE: u32 = 1024 * 1024;
 
 /// Bytes asked for of the small files; more than any of them has.
 const SMALL: u32 = 4096;
@@ -155,6 +154,8 @@ struct Scanning {
     first: u64,
     /// Where in that file the first frame above the stored safe-point begins.
     unconfirmed: Option<u64>,
+    /// How many bytes the last read asked for.
+    asked: u32,
 }
 
 /// Looking for good frames behind a bad one in the live file.
@@ -340,7 +341,7 @@ impl Recovery {
         let chain = Chain::new(base.first_seq, base.prev_h);
         let first = chain.next;
         let floor = safe.max(cursor);
-        self.next_file(Scanning { chain, floor, files, index: 0, at: 0, first, unconfirmed: None }, out);
+        self.next_file(Scanning { chain, floor, files, index: 0, at: 0, first, unconfirmed: None, asked: CHUNK }, out);
     }
 
     /// Starts the file at `index`, or ends the scan.
@@ -370,6 +371,7 @@ impl Recovery {
             scanning.index += 1;
             return self.next_file(scanning, out);
         }
+        scanning.asked = CHUNK;
         self.ask(Op::Read { file, at: 0, len: CHUNK }, out);
         self.stage = Stage::Scanning(scanning);
     }
@@ -379,7 +381,7 @@ impl Recovery {
             panic!("wal recovery: frames of no file");
         };
         let end = scanning.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if end < len && bytes.len() < CHUNK_LEN {
+        if end < len && is_short(bytes, scanning.asked) {
             return self.shrunk(file, out);
         }
         // The listing's length is the file's: what a writer beside us appends since is not ours to judge.
@@ -403,7 +405,9 @@ impl Recovery {
             scanning.index += 1;
             return self.next_file(scanning, out);
         }
-        self.ask(Op::Read { file, at: scanning.at, len: CHUNK }, out);
+        // A frame that is longer than a chunk needs a larger one.
+        scanning.asked = if good == 0 { LARGE } else { CHUNK };
+        self.ask(Op::Read { file, at: scanning.at, len: scanning.asked }, out);
         self.stage = Stage::Scanning(scanning);
     }
 
@@ -438,7 +442,7 @@ impl Recovery {
         let below = scanning.chain.next <= scanning.floor;
         if file == File::Live && !below {
             let at = scanning.at;
-            self.ask(Op::Read { file, at, len: CHUNK }, out);
+            self.ask(Op::Read { file, at, len: LARGE }, out);
             self.stage = Stage::Searching(Searching { scanning, bad, at, highest: None });
             return;
         }
@@ -449,7 +453,7 @@ impl Recovery {
         searching.highest = searching.highest.max(highest_safe_behind(bytes));
         let len = self.len_of(File::Live).unwrap_or(0);
         let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if searching.at.saturating_add(read) < len && bytes.len() < CHUNK_LEN {
+        if searching.at.saturating_add(read) < len && is_short(bytes, LARGE) {
             return self.shrunk(File::Live, out);
         }
         if bytes.is_empty() || searching.at.saturating_add(read) >= len {
@@ -458,7 +462,7 @@ impl Recovery {
         }
         let overlap = u64::try_from(OVERLAP).unwrap_or(0);
         searching.at = searching.at.saturating_add(read.saturating_sub(overlap).max(1));
-        self.ask(Op::Read { file: File::Live, at: searching.at, len: CHUNK }, out);
+        self.ask(Op::Read { file: File::Live, at: searching.at, len: LARGE }, out);
         self.stage = Stage::Searching(searching);
     }
 
@@ -508,6 +512,11 @@ impl Recovery {
         self.stage = Stage::Done;
         out.output(Output::Found(alloc::boxed::Box::new(found)));
     }
+}
+
+/// Whether a read gave less than it was asked for.
+fn is_short(bytes: &[u8], asked: u32) -> bool {
+    u32::try_from(bytes.len()).is_ok_and(|len| len < asked)
 }
 
 impl Stage {

@@ -537,3 +537,15 @@ fn d11_frames_above_the_stored_safe_point_are_written_again_before_the_sync() {
     let rewrite = log.transcript.find(&format!("Rewrite {{ file: Live, from: {from}, to: {to} }}")).expect("a rewrite");
     assert!(log.transcript[rewrite..].contains("Sync(Live)"));
 }
+
+#[test]
+fn a_frame_longer_than_one_read_is_found_again() {
+    let mut log = open(Files::new());
+    for n in 0..3 {
+        append(&mut log, n, Class::Deny, &format!("{{\"x\":\"{}\"}}", "y".repeat(250_000)));
+        deny(&mut log, n + 10);
+        log.run();
+    }
+    let again = open(log.files);
+    assert_eq!(again.machine.status().map(|s| s.head), Some(6));
+}

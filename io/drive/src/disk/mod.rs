@@ -161,11 +161,7 @@ impl Disk {
         let fd = self.open_file(file, OFlags::RDONLY)?;
         let left = size_of(&fd)?.saturating_sub(at);
         let want = u64::from(len).min(left);
-        if at > 0 || want < left {
-            // A long file is read window by window: let the kernel fetch the next one meanwhile.
-            let next = NonZeroU64::new(u64::from(len));
-            let _ = rustix::fs::fadvise(&fd, at.saturating_add(u64::from(len)), next, Advice::WillNeed);
-        }
+        fetch_ahead(&fd, at, u64::from(len), left);
         Ok(Done::Bytes(read_at(&fd, at, want)?))
     }
 
@@ -257,6 +253,25 @@ impl Disk {
 fn size_of(fd: &OwnedFd) -> Result<u64, FaultKind> {
     let stat = rustix::fs::fstat(fd).map_err(kind_of)?;
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// A long file is read window by window: lets the kernel fetch what comes next while this window is looked at. It takes
+/// only so much in one go, so that what is asked for at once is split.
+fn fetch_ahead(fd: &OwnedFd, at: u64, len: u64, left: u64) {
+    const AHEAD: u64 = 4 << 20;
+    const PART: u64 = 256 << 10;
+    if left <= len {
+        return;
+    }
+    // Each block of a part's size is asked for once: when the reader comes within reach of it.
+    let begins = |from: u64| from.next_multiple_of(PART);
+    let from = if at == 0 { 0 } else { begins(at.saturating_add(AHEAD)) };
+    let to = begins(at.saturating_add(len).saturating_add(AHEAD)).min(at.saturating_add(left));
+    let mut next = from;
+    while next < to {
+        let _ = rustix::fs::fadvise(fd, next, NonZeroU64::new(PART), Advice::WillNeed);
+        next += PART;
+    }
 }
 
 /// Up to `want` bytes from `at`; fewer when the file became shorter meanwhile.
