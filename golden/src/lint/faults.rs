@@ -15,7 +15,7 @@ const ROWS: [(char, u32, u32); 8] =
 pub(super) fn check(root: &Path, functions: &BTreeSet<String>, findings: &mut Findings) -> Result<()> {
     let path = root.join("docs/faults.md");
     if !path.is_file() {
-        findings.warnings.push("docs/faults.md is missing: it names a test, or a reason, for every row".into());
+        findings.errors.push("docs/faults.md is missing: it names a test, or a reason, for every row".into());
         return Ok(());
     }
     let text = tree::read_text(&path)?;
