@@ -1,5 +1,6 @@
 //! The second half of every run: all faults end, and everything must drain. What is stuck is named in words.
 
+use machines::disk::File;
 use machines::machine::Machine as _;
 use machines::runtime::Mode;
 
@@ -87,9 +88,20 @@ impl World {
         }
     }
 
+    /// `telemetry.base` was damaged under the open log: a consumer reads another log's id there, and its cursors count
+    /// for nothing until a start refuses that base. Nothing more can drain.
+    fn cursors_are_lost(&self) -> bool {
+        let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
+        self.has_fired(fired::MEDIA_LOG) && base.map(|base| base.log_id) != self.log_id
+    }
+
     fn drain(&mut self) {
         let mode = self.node.machine.as_ref().map(|machine| machine.mode());
         if matches!(mode, Some(Mode::WalFailed | Mode::WalFull)) {
+            if mode == Some(Mode::WalFull) && self.cursors_are_lost() {
+                self.phase = Phase::Over;
+                return;
+            }
             self.catch_up();
             return;
         }
