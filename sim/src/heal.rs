@@ -88,21 +88,25 @@ impl World {
         }
     }
 
-    /// `telemetry.base` was damaged under the open log: a consumer reads another log's id there, and its cursors count
-    /// for nothing until a start refuses that base. Nothing more can drain.
-    fn cursors_are_lost(&self) -> bool {
+    /// The log was damaged while it was open, and it is full. If `telemetry.base` was hit, a consumer reads another log's
+    /// id there and its cursors count for nothing; if a frame was hit, no consumer gets past it. Nothing undelivered may
+    /// go, so that only a restart, which refuses, and an operator's repair lead out.
+    fn nothing_can_drain(&self) -> bool {
+        if !self.has_fired(fired::MEDIA_LOG) {
+            return false;
+        }
         let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
-        self.has_fired(fired::MEDIA_LOG) && base.map(|base| base.log_id) != self.log_id
+        let safe = self.node.machine.as_ref().and_then(|machine| machine.status().wal).map_or(0, |wal| wal.safe);
+        base.map(|base| base.log_id) != self.log_id || self.delivered < safe
     }
 
     fn drain(&mut self) {
         let mode = self.node.machine.as_ref().map(|machine| machine.mode());
         if matches!(mode, Some(Mode::WalFailed | Mode::WalFull)) {
-            if mode == Some(Mode::WalFull) && self.cursors_are_lost() {
-                self.phase = Phase::Over;
-                return;
-            }
             self.catch_up();
+            if mode == Some(Mode::WalFull) && self.nothing_can_drain() {
+                self.phase = Phase::Over;
+            }
             return;
         }
         let last = self.commits.last().map_or(0, |commit| commit.at_us);
