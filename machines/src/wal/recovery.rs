@@ -12,7 +12,7 @@ use crate::time::{Now, Wall};
 
 use super::files::{Base, Positions, parse_safe_seq};
 use super::frame::genesis;
-use super::scan::{Bad, Chain, OVERLAP, highest_safe_behind};
+use super::scan::{Bad, Chain, OVERLAP, seq_at, shows_durable};
 use super::verdict::{Cause, Facts, Segment, Verdict, judge};
 
 /// Bytes asked for in one read of frames: they stay in the processor's cache between reading and hashing.
@@ -164,7 +164,7 @@ struct Searching {
     scanning: Scanning,
     bad: Bad,
     at: u64,
-    highest: Option<u64>,
+    shown: bool,
 }
 
 impl Default for Recovery {
@@ -398,7 +398,9 @@ impl Recovery {
         scanning.unconfirmed = unconfirmed;
         scanning.at = scanning.at.saturating_add(u64::try_from(good).unwrap_or(u64::MAX));
         if let Some(bad) = bad {
-            return self.on_bad(scanning, file, bad, out);
+            // An older frame in the place of a newer one was durable itself: no torn write leaves that.
+            let here = bytes.get(good..).and_then(seq_at).filter(|_| bad == Bad::Seq);
+            return self.on_bad(scanning, file, bad, here, out);
         }
         if at_end {
             self.file_read(&scanning, file, len);
@@ -438,27 +440,28 @@ impl Recovery {
     }
 
     /// A bad frame: judge it at once where the place alone decides, else look behind it first.
-    fn on_bad(&mut self, scanning: Scanning, file: File, bad: Bad, out: &mut Outbox<'_, Output>) {
-        let below = scanning.chain.next <= scanning.floor;
+    fn on_bad(&mut self, scanning: Scanning, file: File, bad: Bad, here: Option<u64>, out: &mut Outbox<'_, Output>) {
+        let below = here.unwrap_or(u64::MAX).min(scanning.chain.next) <= scanning.floor;
         if file == File::Live && !below {
             let at = scanning.at;
             self.ask(Op::Read { file, at, len: LARGE }, out);
-            self.stage = Stage::Searching(Searching { scanning, bad, at, highest: None });
+            self.stage = Stage::Searching(Searching { scanning, bad, at, shown: false });
             return;
         }
-        self.settle(scanning, file, bad, false, out);
+        self.settle(scanning, file, bad, below, false, out);
     }
 
     fn on_search(&mut self, mut searching: Searching, bytes: &[u8], out: &mut Outbox<'_, Output>) {
-        searching.highest = searching.highest.max(highest_safe_behind(bytes));
+        let (next, floor) = (searching.scanning.chain.next, searching.scanning.floor);
+        searching.shown |= shows_durable(bytes, next, floor);
         let len = self.len_of(File::Live).unwrap_or(0);
         let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if searching.at.saturating_add(read) < len && is_short(bytes, LARGE) {
             return self.shrunk(File::Live, out);
         }
         if bytes.is_empty() || searching.at.saturating_add(read) >= len {
-            let shown = searching.highest.is_some_and(|safe| safe >= searching.scanning.chain.next);
-            return self.settle(searching.scanning, File::Live, searching.bad, shown, out);
+            let Searching { scanning, bad, shown, .. } = searching;
+            return self.settle(scanning, File::Live, bad, false, shown, out);
         }
         let overlap = u64::try_from(OVERLAP).unwrap_or(0);
         searching.at = searching.at.saturating_add(read.saturating_sub(overlap).max(1));
@@ -466,12 +469,20 @@ impl Recovery {
         self.stage = Stage::Searching(searching);
     }
 
-    fn settle(&mut self, scanning: Scanning, file: File, bad: Bad, shown_durable: bool, out: &mut Outbox<'_, Output>) {
+    fn settle(
+        &mut self,
+        scanning: Scanning,
+        file: File,
+        bad: Bad,
+        at_or_below_floor: bool,
+        shown_durable: bool,
+        out: &mut Outbox<'_, Output>,
+    ) {
         let facts = Facts {
             segment: if file == File::Live { Segment::Live } else { Segment::Sealed },
             bad,
             first_of_log: self.found.base.as_ref().is_some_and(|b| b.first_seq.get() == scanning.chain.next),
-            at_or_below_floor: scanning.chain.next <= scanning.floor,
+            at_or_below_floor,
             shown_durable,
         };
         let len = self.len_of(file).unwrap_or(0);

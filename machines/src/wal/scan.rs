@@ -187,15 +187,25 @@ impl Tombstone {
 /// The bytes that two windows of a search must share so that no frame is missed between them.
 pub const OVERLAP: usize = TAIL + PREFIX + MAX_FRAME;
 
-/// Looks through `bytes` for frames that verify against the stored hash of the frame just before them, wherever
-/// they start, and returns the highest `safe` that one of them says.
+/// The sequence that the frame at the start of `bytes` says, if there is one.
+#[must_use]
+pub fn seq_at(bytes: &[u8]) -> Option<u64> {
+    match whole_frame(bytes) {
+        Whole::Yes(body) => Frame::parse(body).map(|frame| frame.seq.get()),
+        Whole::No(_) => None,
+    }
+}
+
+/// Looks through `bytes` for frames that verify against the stored hash of the frame just before them, wherever they
+/// start, and says whether one of them shows that durable data is damaged: it knew `next` to be durable, or is
+/// itself at or below the floor.
 ///
 /// A frame holds exactly one line feed, its last byte, so that the byte behind any line feed may start one.
 #[must_use]
-pub fn highest_safe_behind(bytes: &[u8]) -> Option<u64> {
-    let mut highest = None;
-    each_good_behind(bytes, &mut |frame, _, _| highest = highest.max(Some(frame.safe)));
-    highest
+pub fn shows_durable(bytes: &[u8], next: u64, floor: u64) -> bool {
+    let mut shown = false;
+    each_good_behind(bytes, &mut |frame, _, _| shown |= frame.safe >= next || frame.seq.get() <= floor);
+    shown
 }
 
 /// Calls `each` with every frame in `bytes` that verifies against the stored hash just before it, its offset, and

@@ -307,6 +307,19 @@ fn d15_a_base_with_another_log_id_is_refused() {
 }
 
 #[test]
+fn d04_a_base_that_points_behind_durable_frames_is_refused() {
+    for first in [b'2', b'3'] {
+        let mut files = written(2);
+        let base = files.get_mut(&File::Base).unwrap();
+        let digit = base.windows(12).position(|w| w == b"\"first_seq\":").unwrap() + 12;
+        base[digit] = first;
+        let log = open(files.clone());
+        assert_eq!(cause(&log).as_deref(), Some("FIRST_SEQ_UNEXPECTED"));
+        assert_eq!(log.files, files, "nothing on disk changed");
+    }
+}
+
+#[test]
 fn d16_d18_a_creation_cut_short_anywhere_is_completed() {
     let fresh = open(Files::new());
     let Some(Op::List) = fresh_chain(&fresh).first().cloned() else { panic!("a listing first") };

@@ -69,9 +69,10 @@ pub struct Facts {
     pub bad: Bad,
     /// The sequence that belongs here is the first retained one.
     pub first_of_log: bool,
-    /// The sequence that belongs here is at or below the floor: it was durable.
+    /// The sequence that belongs here, or the one of the frame that stands here, is at or below the floor: it was durable.
     pub at_or_below_floor: bool,
-    /// A good frame behind says that the safe-point had reached the sequence that belongs here: it was durable.
+    /// A good frame behind says that the safe-point had reached the sequence that belongs here, or is itself at or below
+    /// the floor: durable data is damaged.
     pub shown_durable: bool,
 }
 
