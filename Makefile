@@ -7,7 +7,7 @@ CARGO_DENY := 0.20.2
 SWEEP_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-drills test lint advisories check-golden golden-update bench interop sim-sweep sim-madsim
+.PHONY: help build demo demo-offline-drain demo-drills test lint advisories check-golden golden-update bench interop sim-sweep sim-madsim
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,11 @@ demo: build ## the story in one terminal, with a kill -9 under load; ends with a
 	@$(CARGO) build --release --locked --quiet -p demo
 	@$(TARGET)/release/demo story --autonomy bin/autonomy
 
-demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 under load
+demo-offline-drain: build ## Act 3 alone: the collector is down, nothing is lost, everything is delivered after
+	@$(CARGO) build --release --locked --quiet -p demo
+	@$(TARGET)/release/demo offline-drain --autonomy bin/autonomy
+
+demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 under load, the collector's outage
 	@$(CARGO) build --release --locked --quiet -p demo
 	@$(TARGET)/release/demo drills --autonomy bin/autonomy
 

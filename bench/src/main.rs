@@ -1,6 +1,7 @@
 //! The figures of the product, each beside its floor in the same run. `make bench` calls it.
 
 mod client;
+mod drain;
 mod footprint;
 mod host;
 mod programs;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 const USAGE: &str = "usage: bench --autonomy FILE [--target DIR] [--only SECTION] [--quick]
-  sections: tools, footprint, recovery, decision, simulator";
+  sections: tools, footprint, recovery, drain, decision, simulator";
 
 struct Options {
     autonomy: PathBuf,
@@ -47,10 +48,11 @@ fn run(options: &Options) -> Result<()> {
     let bench = tools::Bench { autonomy: &options.autonomy, within: &out, quick: options.quick };
     let mut report = report::Report::default();
     type Section<'a> = (&'static str, &'a dyn Fn(&mut report::Report) -> Result<()>);
-    let sections: [Section<'_>; 5] = [
+    let sections: [Section<'_>; 6] = [
         ("tools", &|report| tools::measure(&bench, report)),
         ("footprint", &|report| footprint::measure(&bench, report)),
         ("recovery", &|report| recovery::measure(&bench, report)),
+        ("drain", &|report| drain::measure(&bench, report)),
         ("decision", &|report| programs::decisions(&options.target, report)),
         ("simulator", &|report| programs::simulator(&bench, &options.target, report)),
     ];

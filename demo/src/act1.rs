@@ -11,7 +11,7 @@ use crate::http::Answer;
 use crate::node::{Node, Running};
 use crate::scratch::Scratch;
 use crate::shell::Shell;
-use crate::{journal, load};
+use crate::{act3, journal, load};
 
 /// The echo call of the story.
 pub const ECHO: &str = r#"{"kind":"tool.echo","params":{"message":"hello"}}"#;
@@ -31,12 +31,17 @@ pub fn play(shell: &Shell, autonomy: &Path, policies: &Path) -> Result<Checks> {
     policy(shell, &mut checks, &node, scratch.path(), policies)?;
     let running = start(shell, &node)?;
     enforcement(shell, &mut checks, &node, &running)?;
+    act3::play(shell, &mut checks, &node, &running, &act3::received(&scratch)?)?;
     let running = crash(shell, &mut checks, &node, running)?;
     strict(shell, &mut checks, &mut node, running)?;
     Ok(checks)
 }
 
-fn policy(shell: &Shell, checks: &mut Checks, node: &Node, scratch: &Path, policies: &Path) -> Result<()> {
+/// Builds and loads the demo's policy.
+///
+/// # Errors
+/// The binary cannot be run.
+pub fn policy(shell: &Shell, checks: &mut Checks, node: &Node, scratch: &Path, policies: &Path) -> Result<()> {
     shell.act("Day 0: the policy is built and loaded");
     let policies = policies.display().to_string();
     let built = [scratch.join("bundle.tar.gz"), scratch.join("again.tar.gz")].map(|path| path.display().to_string());
@@ -56,7 +61,11 @@ fn policy(shell: &Shell, checks: &mut Checks, node: &Node, scratch: &Path, polic
     Ok(())
 }
 
-fn start(shell: &Shell, node: &Node) -> Result<Running> {
+/// Shows and starts the runtime.
+///
+/// # Errors
+/// It does not start.
+pub fn start(shell: &Shell, node: &Node) -> Result<Running> {
     let variables: String = node.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
     shell.type_in(&format!("{variables}autonomy {} &", node.arguments().join(" ")));
     let running = node.start()?;
@@ -142,7 +151,11 @@ fn strict(shell: &Shell, checks: &mut Checks, node: &mut Node, running: Running)
     Ok(())
 }
 
-fn verify(shell: &Shell, checks: &mut Checks, wal: &str, when: &str) -> Result<()> {
+/// `wal verify` must say that the log is good.
+///
+/// # Errors
+/// The binary cannot be run.
+pub fn verify(shell: &Shell, checks: &mut Checks, wal: &str, when: &str) -> Result<()> {
     let done = shell.autonomy(&["wal", "verify", "--dir", wal])?;
     checks.that(
         &format!("wal verify: OK, {when}"),
@@ -160,7 +173,11 @@ fn get(shell: &Shell, running: &Running, path: &str, filter: &str) -> Result<Ans
     Ok(answer)
 }
 
-fn post(shell: &Shell, running: &Running, body: &str, filter: &str) -> Result<Answer> {
+/// A tool call, by `curl` as a person would type it.
+///
+/// # Errors
+/// No answer.
+pub fn post(shell: &Shell, running: &Running, body: &str, filter: &str) -> Result<Answer> {
     let url = format!("http://{}/v1/tool", running.address);
     shell.type_in(&format!(
         "curl -s -X POST {url} \\\n    -H 'Content-Type: application/json' \\\n    -d '{body}'{}",

@@ -1,4 +1,4 @@
-//! Drills 1 and 2, live: no or corrupt policy, and kill -9 under load.
+//! The drills, live: no or corrupt policy, kill -9 under load, and the collector's outage.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,24 @@ use crate::http::Answer;
 use crate::node::{Node, Running};
 use crate::scratch::Scratch;
 use crate::shell::Shell;
-use crate::{checks, journal, load};
+use crate::{checks, drill3, journal, load};
 
 /// One row of the table.
-struct Row {
-    drill: &'static str,
-    broken: String,
-    must: &'static str,
-    happened: String,
-    holds: bool,
+#[derive(Debug)]
+pub struct Row {
+    /// The drill's number.
+    pub drill: &'static str,
+    /// What is broken.
+    pub broken: String,
+    /// What must happen.
+    pub must: &'static str,
+    /// What happened.
+    pub happened: String,
+    /// Whether it is what must happen.
+    pub holds: bool,
 }
 
-/// Runs both drills and prints their table; `rounds` is how often drill 2 kills.
+/// Runs the drills and prints their table; `rounds` is how often drills 2 and 3 kill.
 ///
 /// # Errors
 /// Something that a drill needs does not run at all.
@@ -36,6 +42,8 @@ pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32) -> Resu
     policy(shell, autonomy, policies, &mut rows)?;
     shell.act("Drill 2: kill -9 under load");
     kills(shell, autonomy, policies, rounds, &mut rows)?;
+    shell.act("Drill 3: the collector is away, the drain is killed");
+    drill3::run(shell, autonomy, policies, rounds, &mut rows)?;
     let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
     println!("\ndrills");
     print!("{}", checks::table(&["drill", "what is broken", "what must happen", "what happened", "result"], &cells));
@@ -93,7 +101,11 @@ impl Drill<'_> {
     }
 }
 
-fn stop(running: Running) -> Result<()> {
+/// SIGTERM, and it must end with 0.
+///
+/// # Errors
+/// It does not.
+pub fn stop(running: Running) -> Result<()> {
     let status = running.stop()?;
     ensure!(status.success(), "the runtime ended with {status} on SIGTERM");
     Ok(())
@@ -154,12 +166,7 @@ fn policy(shell: &Shell, autonomy: &Path, policies: &Path, rows: &mut Vec<Row>) 
 
 fn kills(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, rows: &mut Vec<Row>) -> Result<()> {
     let scratch = Scratch::new(None)?;
-    let node = Node::new(autonomy, &scratch.path().join("state"))?;
-    let bundle = scratch.path().join("one.tar.gz");
-    write_bundle(policies, "1.0.0", &bundle)?;
-    let (file, root) = (bundle.display().to_string(), node.root.display().to_string());
-    let loaded = shell.quietly(&["policy", "load", "--bundle", &file, "--state-root", &root])?;
-    ensure!(loaded.code == 0, "policy load failed: {}", loaded.err);
+    let node = loaded_node(shell, autonomy, policies, scratch.path())?;
     let wal = node.telemetry().display().to_string();
     let (mut answered, mut problems, mut frames) = (Vec::new(), Vec::new(), 0);
     for round in 0..rounds {
@@ -191,6 +198,20 @@ fn kills(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, rows: &mu
         holds,
     });
     Ok(())
+}
+
+/// A node in this folder with the demo's policy in force.
+///
+/// # Errors
+/// The policy cannot be loaded.
+pub fn loaded_node(shell: &Shell, autonomy: &Path, policies: &Path, folder: &Path) -> Result<Node> {
+    let node = Node::new(autonomy, &folder.join("state"))?;
+    let bundle = folder.join("one.tar.gz");
+    write_bundle(policies, "1.0.0", &bundle)?;
+    let (file, root) = (bundle.display().to_string(), node.root.display().to_string());
+    let loaded = shell.quietly(&["policy", "load", "--bundle", &file, "--state-root", &root])?;
+    ensure!(loaded.code == 0, "policy load failed: {}", loaded.err);
+    Ok(node)
 }
 
 fn write_bundle(policies: &Path, version: &str, out: &PathBuf) -> Result<()> {

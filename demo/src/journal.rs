@@ -34,11 +34,31 @@ pub struct Journal {
 /// # Errors
 /// A file that is missing, or a frame that does not follow the one before it.
 pub fn read(telemetry: &Path) -> Result<Journal> {
+    let mut journal = Journal { calls: BTreeMap::new(), errors: Vec::new(), last: 0 };
+    journal.last = each(telemetry, &mut |frame| journal.take(frame))?;
+    Ok(journal)
+}
+
+/// What `telemetry.base` says.
+///
+/// # Errors
+/// It is missing or damaged.
+pub fn base(telemetry: &Path) -> Result<Base> {
+    let path = telemetry.join(File::Base.name());
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Base::parse(&bytes).context("telemetry.base is not a base")
+}
+
+/// Calls `take` with every frame of a log in order; the last sequence. Nothing may write to it meanwhile.
+///
+/// # Errors
+/// A file that is missing, or a frame that does not follow the one before it.
+pub fn each(telemetry: &Path, take: &mut dyn FnMut(&Frame<'_>)) -> Result<u64> {
     let file = |file: File| {
         let path = telemetry.join(file.name());
         std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let base = Base::parse(&file(File::Base)?).context("telemetry.base is not a base")?;
+    let base = base(telemetry)?;
     let mut parts = Vec::new();
     for entry in std::fs::read_dir(telemetry).with_context(|| format!("cannot list {}", telemetry.display()))? {
         let name = entry?.file_name();
@@ -49,14 +69,12 @@ pub fn read(telemetry: &Path) -> Result<Journal> {
     parts.sort();
     parts.push(File::Live);
     let mut chain = Chain::new(base.first_seq, base.prev_h);
-    let mut journal = Journal { calls: BTreeMap::new(), errors: Vec::new(), last: 0 };
     for part in parts {
         let bytes = file(part)?;
-        let (good, bad) = chain.read(&bytes, true, &mut |frame, _| journal.take(frame));
+        let (good, bad) = chain.read(&bytes, true, &mut |frame, _| take(frame));
         ensure!(bad.is_none() && good == bytes.len(), "{}: {bad:?} at offset {good}", part.name());
     }
-    journal.last = chain.last();
-    Ok(journal)
+    Ok(chain.last())
 }
 
 impl Journal {

@@ -4,7 +4,9 @@
 //! so that neither curl nor jq is needed. Every process is ended by its id, also on Ctrl-C.
 
 pub mod act1;
+pub mod act3;
 pub mod checks;
+pub mod drill3;
 pub mod drills;
 pub mod http;
 pub mod journal;
@@ -12,3 +14,4 @@ pub mod load;
 pub mod node;
 pub mod scratch;
 pub mod shell;
+pub mod sink;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use demo::shell::{Pace, Shell};
-use demo::{act1, drills, scratch};
+use demo::{act1, act3, drills, scratch};
 
-const USAGE: &str = "usage: demo story|drills --autonomy FILE [--policies DIR] [--rounds N]
+const USAGE: &str = "usage: demo story|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N]
   DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
 
 struct Options {
@@ -38,13 +38,18 @@ fn run(options: &Options) -> Result<ExitCode> {
     if options.play == "drills" {
         return drills::run(&shell, &options.autonomy, &options.policies, options.rounds);
     }
-    let checks = act1::play(&shell, &options.autonomy, &options.policies)?;
+    let checks = if options.play == "offline-drain" {
+        act3::alone(&shell, &options.autonomy, &options.policies)?
+    } else {
+        act1::play(&shell, &options.autonomy, &options.policies)?
+    };
     Ok(checks.finish("what was shown"))
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let play = arguments.next().filter(|play| play == "story" || play == "drills");
-    let play = play.context("the first argument is `story` or `drills`")?;
+    let plays = ["story", "offline-drain", "drills"];
+    let play = arguments.next().filter(|play| plays.contains(&play.as_str()));
+    let play = play.context("the first argument is `story`, `offline-drain` or `drills`")?;
     let policies = Path::new("demo/policies").to_path_buf();
     let mut options = Options { play, autonomy: PathBuf::new(), policies, rounds: 10 };
     while let Some(flag) = arguments.next() {

@@ -26,6 +26,10 @@ pub enum Lane {
     Keeping,
     /// Policy and activation files.
     Policy,
+    /// What the drain reads.
+    Drain,
+    /// What the drain writes: cursors and rejected records.
+    Cursors,
 }
 
 /// Names a chain: its lane and a number that the emitting machine chose.
@@ -48,6 +52,8 @@ pub enum Dir {
     Policy,
     /// `policy/bundles/`.
     Bundles,
+    /// `telemetry/rejected/`.
+    Rejected,
 }
 
 /// Every file that a machine touches.
@@ -63,6 +69,8 @@ pub enum File {
     Base,
     /// `telemetry.pos`.
     Positions,
+    /// `rejected/<seq>.json`: what a receiver did not take.
+    Rejected(Seq),
     /// `activation.json`.
     Activation,
     /// `policy/history.jsonl`.
@@ -80,6 +88,10 @@ pub enum Replaced {
     Base,
     /// `telemetry.safe_seq`, only when it is created.
     SafeSeq,
+    /// `telemetry.pos`.
+    Positions,
+    /// A rejected record.
+    Rejected(Seq),
     /// `activation.json`.
     Activation,
     /// A policy bundle.
@@ -93,6 +105,8 @@ impl Replaced {
         match self {
             Self::Base => File::Base,
             Self::SafeSeq => File::SafeSeq,
+            Self::Positions => File::Positions,
+            Self::Rejected(seq) => File::Rejected(seq),
             Self::Activation => File::Activation,
             Self::Bundle(digest) => File::Bundle(digest),
         }
@@ -108,6 +122,7 @@ impl File {
             Self::Activation => Dir::State,
             Self::History => Dir::Policy,
             Self::Bundle(_) => Dir::Bundles,
+            Self::Rejected(_) => Dir::Rejected,
             Self::Temp(of) => of.file().dir(),
         }
     }
@@ -121,6 +136,7 @@ impl File {
             Self::SafeSeq => "telemetry.safe_seq".into(),
             Self::Base => "telemetry.base".into(),
             Self::Positions => "telemetry.pos".into(),
+            Self::Rejected(seq) => alloc::format!("{}.json", seq.get()),
             Self::Activation => "activation.json".into(),
             Self::History => "history.jsonl".into(),
             Self::Bundle(digest) => alloc::format!("{digest}.tar.gz"),
@@ -216,10 +232,21 @@ pub enum Op {
     Remove(File),
     /// Makes a folder's creations, renames and removals durable.
     SyncDir(Dir),
-    /// Takes the activation lock, waiting for it.
-    Lock,
-    /// Gives the activation lock back; a crash gives it back too.
-    Unlock,
+    /// Makes a folder beneath another one of ours, if it is not there, and makes that durable.
+    MakeDir(Dir),
+    /// Takes a lock between processes.
+    Lock(Lock),
+    /// Gives a lock back; a crash gives it back too.
+    Unlock(Lock),
+}
+
+/// A lock between processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lock {
+    /// Who changes `activation.json`. Taking it waits for it.
+    Activation,
+    /// Who drains the log. Taking it fails with [`FaultKind::Held`] when another has it.
+    Drain,
 }
 
 /// The one way to replace a file as a whole: temporary file beside it, write, sync, rename, sync of the folder.
@@ -269,6 +296,8 @@ pub enum FaultKind {
     NoSpace,
     /// The file is not what it was: its length or identity changed under the writer.
     Changed,
+    /// Somebody else holds the lock.
+    Held,
     /// Any other error of the device or the file system, with its `errno` where known, else 0.
     Io(i32),
 }
@@ -278,6 +307,7 @@ impl core::fmt::Display for FaultKind {
         match self {
             Self::NotFound => f.write_str("no such file"),
             Self::NoSpace => f.write_str("no space left on device"),
+            Self::Held => f.write_str("held by somebody else"),
             Self::Changed => f.write_str("the file was changed by somebody else"),
             Self::Io(errno) => write!(f, "input/output error (errno {errno})"),
         }

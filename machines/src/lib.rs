@@ -24,10 +24,12 @@ extern crate std;
 
 pub mod activation;
 pub mod disk;
+pub mod drain;
 pub mod ids;
 pub mod interceptor;
 pub mod json;
 pub mod machine;
+pub mod net;
 pub mod policy;
 pub mod runtime;
 pub mod semver;

@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::disk;
+use crate::net;
 use crate::time::{Mono, Now};
 use crate::work;
 
@@ -46,6 +47,8 @@ pub enum Event<I> {
     Due,
     /// A chain of disk operations ended. Each tag completes exactly once.
     Disk(disk::Tag, disk::Completion),
+    /// A request over the network ended. Each tag completes exactly once.
+    Net(net::Tag, net::Got),
     /// A piece of work ended. Each tag completes at most once; a tool's answer may be lost with the tool.
     Work(work::Tag, work::Got),
     /// A request from outside.
@@ -57,6 +60,8 @@ pub enum Event<I> {
 pub enum Effect<O> {
     /// Run these disk operations one after another; stop at the first that fails.
     Disk(disk::Tag, Vec<disk::Op>),
+    /// Ask a peer.
+    Net(net::Tag, net::Op),
     /// Compute this on a worker.
     Work(work::Tag, work::Op),
     /// Tell the outside.
@@ -82,6 +87,11 @@ impl<'a, O> Outbox<'a, O> {
     /// Asks for a chain of disk operations.
     pub fn disk(&mut self, tag: disk::Tag, chain: Vec<disk::Op>) {
         self.effects.push(Effect::Disk(tag, chain));
+    }
+
+    /// Asks a peer.
+    pub fn net(&mut self, tag: net::Tag, op: net::Op) {
+        self.effects.push(Effect::Net(tag, op));
     }
 
     /// Asks for work.

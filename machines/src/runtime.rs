@@ -171,7 +171,9 @@ impl Machine for Runtime {
             Event::Disk(tag, completion) => match tag.lane {
                 Lane::Log | Lane::Keeping => self.log(now, Event::Disk(tag, completion), out),
                 Lane::Policy => self.policy(now, Event::Disk(tag, completion), out),
+                Lane::Drain | Lane::Cursors => panic!("runtime: the drain is a machine of its own: {tag:?}"),
             },
+            Event::Net(tag, _) => panic!("runtime: nothing was asked over the network: {tag:?}"),
             Event::Work(tag, got) if tag.0 >= activation::WORK => self.policy(now, Event::Work(tag, got), out),
             Event::Work(tag, got) => self.calls(now, Event::Work(tag, got), out),
             Event::Input(Input::Call(caller, request)) => {
@@ -245,6 +247,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, _) => panic!("runtime: the interceptor has no disk: {tag:?}"),
+                Effect::Net(tag, op) => out.net(tag, op),
                 Effect::Work(tag, op) => out.work(tag, op),
                 Effect::Note(note) => out.note(note),
                 Effect::Halt(halt) => out.halt(halt),
@@ -264,6 +267,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, chain) => out.disk(tag, chain),
+                Effect::Net(tag, _) => panic!("runtime: the log has no network: {tag:?}"),
                 Effect::Work(tag, _) => panic!("runtime: the log has no workers: {tag:?}"),
                 Effect::Note(note) => out.note(note),
                 Effect::Halt(halt) => out.halt(halt),
@@ -298,6 +302,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, chain) => out.disk(tag, chain),
+                Effect::Net(tag, op) => out.net(tag, op),
                 Effect::Work(tag, op) => out.work(tag, op),
                 Effect::Note(note) => out.note(note),
                 Effect::Halt(halt) => out.halt(halt),

@@ -55,7 +55,11 @@ fn operate(files: &Files, command: Command, fail: Option<(usize, FaultKind)>) ->
         if let Some((tag, work::Op::OpenBundle(bytes))) = loader.works.pop_front() {
             loader.event(Event::Work(tag, opened(&bytes)));
         }
-        if loader.chains.front().is_some_and(|(_, chain)| chain.contains(&crate::disk::Op::Unlock)) {
+        if loader
+            .chains
+            .front()
+            .is_some_and(|(_, chain)| chain.contains(&crate::disk::Op::Unlock(crate::disk::Lock::Activation)))
+        {
             loader.fail = fail;
             chains += 1;
         }

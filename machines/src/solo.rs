@@ -7,6 +7,7 @@ use core::fmt::{Debug, Write as _};
 
 use crate::disk::{Completion, Done, Fault, FaultKind, File, Op, Tag};
 use crate::machine::{Effect, Entropy, Event, Halt, Machine, Note, Outbox};
+use crate::net;
 use crate::time::{Mono, Now, Span, Wall};
 use crate::work;
 
@@ -16,6 +17,7 @@ pub struct Solo<M: Machine> {
     pub machine: M,
     pub files: Files,
     pub chains: VecDeque<(Tag, Vec<Op>)>,
+    pub requests: VecDeque<(net::Tag, net::Op)>,
     pub works: VecDeque<(work::Tag, work::Op)>,
     pub outputs: Vec<M::Output>,
     pub notes: Vec<Note>,
@@ -35,6 +37,7 @@ where
             machine,
             files,
             chains: VecDeque::new(),
+            requests: VecDeque::new(),
             works: VecDeque::new(),
             outputs: Vec::new(),
             notes: Vec::new(),
@@ -69,6 +72,7 @@ where
                     }
                     self.chains.push_back((tag, chain));
                 }
+                Effect::Net(tag, op) => self.requests.push_back((tag, op)),
                 Effect::Work(tag, op) => self.works.push_back((tag, op)),
                 Effect::Output(output) => {
                     writeln!(self.transcript, "  says {output:?}").unwrap();
@@ -178,7 +182,7 @@ where
                 self.files.remove(file);
                 Ok(Done::Nothing)
             }
-            Op::SyncDir(_) | Op::Lock | Op::Unlock | Op::Rewrite { .. } => Ok(Done::Nothing),
+            Op::SyncDir(_) | Op::MakeDir(_) | Op::Lock(_) | Op::Unlock(_) | Op::Rewrite { .. } => Ok(Done::Nothing),
         }
     }
 }

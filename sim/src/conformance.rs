@@ -8,7 +8,7 @@
 //! }
 //! ```
 
-use machines::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Op, Replaced, Tag, replace};
+use machines::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag, replace};
 use machines::ids::{Hash32, Seq};
 
 /// What a driver offers to the suite: an empty state root, with its folders made.
@@ -115,8 +115,8 @@ fn each_tag_completes_once(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
     for id in 0..60 {
         for lane in [Lane::Log, Lane::Keeping, Lane::Policy] {
             let file = match lane {
-                Lane::Log => File::Live,
-                Lane::Keeping => File::Positions,
+                Lane::Log | Lane::Drain => File::Live,
+                Lane::Keeping | Lane::Cursors => File::Positions,
                 Lane::Policy => File::Activation,
             };
             let chain = if id % 3 == 2 { vec![Op::Sync(File::Base)] } else { vec![put(file, b"x"), Op::Sync(file)] };
@@ -330,9 +330,9 @@ fn synced_survives(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
 
 fn lock_round_trip(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
     for _ in 0..2 {
-        nothing(disk, vec![Op::Lock, put(File::Activation, b"1"), Op::Unlock])?;
+        nothing(disk, vec![Op::Lock(Lock::Activation), put(File::Activation, b"1"), Op::Unlock(Lock::Activation)])?;
     }
-    nothing(disk, vec![Op::Lock])?;
+    nothing(disk, vec![Op::Lock(Lock::Activation)])?;
     disk.restart();
-    nothing(disk, vec![Op::Lock, Op::Unlock])
+    nothing(disk, vec![Op::Lock(Lock::Activation), Op::Unlock(Lock::Activation)])
 }

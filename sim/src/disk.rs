@@ -101,7 +101,9 @@ pub fn identity(file: File) -> u64 {
         File::SafeSeq => 2,
         File::Activation => 3,
         File::Bundle(hash) => 4 ^ u64::from(hash.0[0]) << 8 ^ u64::from(hash.0[1]) << 16,
-        File::Live | File::Sealed(_) | File::Positions | File::History | File::Temp(_) => 5,
+        File::Positions => 6,
+        File::Rejected(seq) => 7 ^ seq.get() << 8,
+        File::Live | File::Sealed(_) | File::History | File::Temp(_) => 5,
     };
     match file {
         File::Live => 1,
@@ -112,6 +114,7 @@ pub fn identity(file: File) -> u64 {
         File::Activation => 5,
         File::History => 6,
         File::Bundle(hash) => 7 ^ u64::from(hash.0[0]) << 8 ^ u64::from(hash.0[1]) << 16,
+        File::Rejected(seq) => 8 ^ seq.get() << 8,
         File::Temp(what) => 1 << 40 | of_replaced(what),
     }
 }
@@ -127,6 +130,8 @@ pub struct Disk {
     seed: u64,
     losses: u64,
     appends: u32,
+    /// The file and the lowest byte that the last misdirected write damaged.
+    misdirected: Option<(u32, usize)>,
     /// What the device lies about.
     pub lies: Lies,
 }
@@ -144,6 +149,7 @@ impl Disk {
         self.seed = seed;
         self.losses = 0;
         self.appends = 0;
+        self.misdirected = None;
         self.lies = Lies::default();
     }
 
@@ -179,6 +185,14 @@ impl Disk {
     pub fn firm(&self, number: u32) -> usize {
         let named = self.firm_names.iter().any(|entry| entry.1 == number);
         if named { self.inodes.get(number as usize).map_or(0, |inode| inode.firm) } else { 0 }
+    }
+
+    /// Whether the file would survive any power loss as it is, its name included.
+    #[must_use]
+    pub fn is_durable(&self, file: File) -> bool {
+        let Some(number) = lookup(&self.names, file) else { return false };
+        let whole = self.inodes.get(number as usize).is_some_and(|inode| inode.firm >= inode.cache.len());
+        whole && lookup(&self.firm_names, file) == Some(number)
     }
 
     /// The names that are there, in no order.
@@ -257,9 +271,9 @@ impl Disk {
             }
             Op::Sync(file) => {
                 let lies = self.lies.sync_does_nothing;
-                let inode = self.inode_mut(*file).ok_or(FaultKind::NotFound)?;
+                let number = self.number(*file).ok_or(FaultKind::NotFound)?;
                 if !lies {
-                    inode.sync();
+                    self.sync(number);
                 }
             }
             Op::Rename { from, to } => {
@@ -282,7 +296,7 @@ impl Disk {
                     });
                 }
             }
-            Op::Lock | Op::Unlock => {}
+            Op::MakeDir(_) | Op::Lock(_) | Op::Unlock(_) => {}
         }
         Ok(Done::Nothing)
     }
@@ -308,9 +322,28 @@ impl Disk {
             | Op::Rename { .. }
             | Op::Remove(_)
             | Op::SyncDir(_)
-            | Op::Lock
-            | Op::Unlock => {}
+            | Op::MakeDir(_)
+            | Op::Lock(_)
+            | Op::Unlock(_) => {}
         }
+    }
+
+    fn sync(&mut self, number: u32) {
+        if let Some(at) = self.inodes.get_mut(number as usize).and_then(Inode::sync) {
+            self.misdirected = Some((number, at));
+        }
+    }
+
+    /// The file and the lowest byte that a misdirected write damaged since this was last asked.
+    pub fn take_misdirected(&mut self) -> Option<(u32, usize)> {
+        self.misdirected.take()
+    }
+
+    /// Whether the page cache may hide damage to the medium of the log.
+    #[must_use]
+    pub fn hides_damage(&self) -> bool {
+        let names = self.names.iter().chain(&self.firm_names).filter(|entry| entry.0.dir() == Dir::Telemetry);
+        names.map(|entry| entry.1 as usize).any(|at| self.inodes.get(at).is_some_and(|inode| inode.rotten))
     }
 
     fn put(&mut self, file: File, bytes: &[u8]) {
@@ -407,16 +440,17 @@ impl Disk {
         Some(at)
     }
 
-    /// The file's next sync writes to the wrong place. False when there is no such file.
+    /// The file's next sync that writes writes to the wrong place. False when there is no such file.
     pub fn misdirect(&mut self, file: File) -> bool {
         self.inode_mut(file).map(|inode| inode.misdirect = true).is_some()
     }
 
     /// An operator cuts the file to `len` bytes, durably. False when it is not longer than that.
     pub fn tamper_truncate(&mut self, file: File, len: usize) -> bool {
-        let Some(inode) = self.inode_mut(file).filter(|inode| inode.cache.len() > len) else { return false };
+        let Some(number) = self.number(file) else { return false };
+        let Some(inode) = self.inodes.get_mut(number as usize).filter(|i| i.cache.len() > len) else { return false };
         inode.truncate(len);
-        inode.sync();
+        self.sync(number);
         true
     }
 

@@ -1,6 +1,6 @@
 //! Disk operations on their way: latency, faults, and what is watched while they take effect.
 
-use machines::disk::{Completion, Dir, Done, Fault, FaultKind as Kind, File, Lane, Op, Tag};
+use machines::disk::{Completion, Dir, Done, Fault, FaultKind as Kind, File, Lane, Lock, Op, Tag};
 use machines::machine::Event;
 
 use crate::disk::identity;
@@ -11,7 +11,7 @@ use crate::oracles::Oracle;
 use crate::plan::{FileKind, OpKind};
 use crate::rng::{Stream, draw};
 use crate::sabotage::Sabotage;
-use crate::world::{Ev, US, World, fired};
+use crate::world::{BACKGROUND, Ev, US, World, fired};
 
 impl World {
     /// A process hands a chain in.
@@ -25,7 +25,7 @@ impl World {
             self.say(|| format!("p{proc} {:?}#{}: {}", tag.lane, tag.id, words(&ops)));
         }
         self.trace.record(8, (proc as u64) << 40 | u64::from(tag.id), ops.len() as u64);
-        if proc == 0 && tag.lane == Lane::Log {
+        if tag.lane == Lane::Log {
             for op in &ops {
                 if let Op::Append { file: File::Live, at, bytes } = op {
                     self.note_frames(*at, bytes);
@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    fn note_frames(&mut self, at: u64, bytes: &[u8]) {
+    pub(crate) fn note_frames(&mut self, at: u64, bytes: &[u8]) {
         let (calls, trace) = (&mut self.calls, &mut self.trace);
         let mut unknown = 0;
         let count = self.ledger.submit(bytes, at, |index, entry, _| {
@@ -80,7 +80,7 @@ impl World {
         let Some(chain) = queue.chains.front() else { return };
         let Some(op) = chain.ops.get(chain.step) else { return };
         let proc = at / LANES;
-        if matches!(op, Op::Lock) {
+        if matches!(op, Op::Lock(Lock::Activation)) {
             if self.lock.is_some_and(|owner| usize::from(owner) != proc) {
                 queue.waits = true;
                 return self.hit(Mark::LockContended);
@@ -94,7 +94,7 @@ impl World {
             Op::List | Op::Read { .. } | Op::ReadTail { .. } => 5_000 + noise % 60_000,
             Op::Put { .. } | Op::Append { .. } | Op::Rewrite { .. } => 4_000 + noise % 30_000,
             Op::Publish(_) | Op::Truncate { .. } | Op::Rename { .. } | Op::Remove(_) => 2_000 + noise % 12_000,
-            Op::Lock | Op::Unlock => 1_000,
+            Op::MakeDir(_) | Op::Lock(_) | Op::Unlock(_) => 1_000,
             Op::Sync(_) | Op::SyncDir(_) => sync / 2 + noise % (sync * 2).max(1),
         };
         if self.now < self.stall_until && matches!(op, Op::Sync(_) | Op::SyncDir(_)) {
@@ -108,7 +108,10 @@ impl World {
         self.push(self.now + takes, Ev::Disk { proc: u8::try_from(proc).unwrap_or(0), lane, epoch });
     }
 
-    fn epoch_of(&self, proc: usize) -> u32 {
+    pub(crate) fn epoch_of(&self, proc: usize) -> u32 {
+        if proc >= BACKGROUND {
+            return self.drainer(proc).map_or(u32::MAX, |drainer| drainer.epoch);
+        }
         match proc.checked_sub(1) {
             None => self.node.epoch,
             Some(p) => self.operators.get(p).and_then(|o| o.as_ref()).map_or(u32::MAX, |o| o.epoch),
@@ -170,6 +173,9 @@ impl World {
         if proc == 0 {
             return self.effect_done() || self.failure.is_some();
         }
+        if proc >= BACKGROUND {
+            return self.drain_effect(proc, epoch) || self.failure.is_some();
+        }
         self.operator_effect(proc);
         self.epoch_of(proc) != epoch || self.failure.is_some()
     }
@@ -177,6 +183,8 @@ impl World {
     fn deliver_completion(&mut self, proc: usize, tag: Tag, completion: Completion) {
         if proc == 0 {
             self.feed(Event::Disk(tag, completion));
+        } else if proc >= BACKGROUND {
+            self.drain_completion(proc, tag, completion);
         } else {
             self.feed_operator(proc, Event::Disk(tag, completion));
         }
@@ -240,6 +248,9 @@ impl World {
         if let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get_mut(p)) {
             operator.faulted = true;
         }
+        if let Some(drainer) = self.drainer_mut(proc) {
+            drainer.faulted = true;
+        }
         let key = draw(self.plan.seed, Stream::Cut, self.now, 6);
         if proc == 0
             && matches!(op, Op::Sync(File::Activation | File::Bundle(_)) | Op::SyncDir(Dir::State | Dir::Bundles))
@@ -266,20 +277,36 @@ impl World {
             | Op::Rename { .. }
             | Op::Remove(_)
             | Op::SyncDir(_)
-            | Op::Lock
-            | Op::Unlock => {}
+            | Op::MakeDir(_)
+            | Op::Lock(_)
+            | Op::Unlock(_) => {}
         }
         if nospace { Kind::NoSpace } else { Kind::Io(5) }
     }
 
+    /// Looks at what is there before an operation changes it. Gives the cursors.
+    fn before_op(&mut self, proc: usize, op: &Op) -> [u64; 3] {
+        match op {
+            Op::Remove(file @ File::Sealed(_)) => self.check_removal(*file),
+            Op::Read { file: File::SafeSeq, .. } if proc >= BACKGROUND => self.note_safe_read(proc),
+            Op::Rename { to: File::Positions, .. } => return self.cursors(),
+            _ => {}
+        }
+        [0; 3]
+    }
+
     /// Does an operation without any fault, and looks at what it means.
     pub(crate) fn apply_op(&mut self, proc: usize, op: &Op) -> Result<Done, Kind> {
+        let before = self.before_op(proc, op);
         if self.sabotage.is_some()
             && let Some(result) = self.spoil_op(proc, op)
         {
             return result;
         }
-        let result = self.disk.apply(op);
+        let result = match op {
+            Op::Lock(Lock::Drain) if !self.lock_drain(proc) => Err(Kind::Held),
+            _ => self.disk.apply(op),
+        };
         match (op, &result) {
             (Op::Append { file: File::Live, at, bytes }, Ok(_)) => {
                 self.node.wrote_log = true;
@@ -289,7 +316,7 @@ impl World {
             }
             (Op::Append { file: File::Live, .. }, Err(Kind::Changed)) => {
                 self.hit(Mark::ChangedUnderWriter);
-                if !self.has_fired(fired::MEDIA_LOG) {
+                if !self.has_fired(fired::CUT) {
                     self.fail(Oracle::LogShape, || "the writer's idea of the log's length is wrong".into());
                 }
             }
@@ -297,6 +324,8 @@ impl World {
                 self.node.wrote_log = true;
                 self.check_published(seq.get());
             }
+            (Op::Sync(File::Live), Ok(_)) => self.note_misdirected(),
+            (Op::Rename { to: File::Base, .. }, Ok(_)) => self.base_written(),
             (Op::Rename { to: File::Activation, .. } | Op::Put { file: File::Activation, .. }, Ok(_)) => {
                 self.committed(proc);
             }
@@ -309,8 +338,11 @@ impl World {
                 self.node.wrote_log |= proc == 0;
             }
             (Op::Remove(File::Sealed(_)), Ok(_)) => self.hit(Mark::SegmentsRemoved),
-            (Op::Lock, Ok(_)) => self.locked(proc),
-            (Op::Unlock, Ok(_)) => self.unlock(),
+            (Op::Rename { to: File::Positions, .. }, Ok(_)) => self.check_cursors(proc, before),
+            (Op::Rename { to: file @ File::Rejected(_), .. }, Ok(_)) => self.put_aside(*file),
+            (Op::Unlock(Lock::Drain), Ok(_)) => self.unlock_drain(proc),
+            (Op::Lock(Lock::Activation), Ok(_)) => self.locked(proc),
+            (Op::Unlock(Lock::Activation), Ok(_)) => self.unlock(),
             _ => {}
         }
         result

@@ -1,9 +1,10 @@
 //! Every crash point of a small plan: at each effect of the first life, by process crash and by power loss, and then at each
-//! effect of the recovery that follows; and every crash point of a policy load.
+//! effect of the recovery that follows; every crash point of a policy load; and every one of a drain, in the background, by
+//! a command beside the runtime, and by one that recovers the log first.
 
 use crate::disk::Survival;
 use crate::oracles::Failure;
-use crate::plan::{Call, Config, Crash, Mask, Plan, Step, Tool, What, When};
+use crate::plan::{Call, Config, Crash, Manner, Mask, Plan, Step, Tool, What, When};
 use crate::sweep::run;
 use crate::world::World;
 
@@ -36,6 +37,21 @@ pub fn small_plan(seed: u64) -> Plan {
     ];
     let config = Config { heal_us: 310_000, sync_us: 300, tool_timeout_us: 20_000, ..Config::default() };
     Plan { seed, config, mask: Mask::default(), steps }
+}
+
+/// A plan with a drain in the background, a poisonous record or more, and an answer that is lost.
+#[must_use]
+pub fn draining_plan(seed: u64) -> Plan {
+    let mut plan = small_plan(seed);
+    plan.config.drain = true;
+    plan.config.batch = 3;
+    plan.config.poison = 5;
+    plan.config.past = 6;
+    plan.config.patience_us = 50_000;
+    let at = |us, what| Step { when: When::At(us), what };
+    plan.steps.retain(|step| !matches!(step.what, What::Load { .. }));
+    plan.steps.push(at(2_500, What::Collector { manner: Manner::Lost, for_us: 800, retry_us: 0 }));
+    plan
 }
 
 fn with_crash(plan: &Plan, life: u32, n: u32, kind: Crash) -> Plan {
@@ -112,6 +128,39 @@ pub fn loads(world: &mut World, seed: u64) -> Report {
                     report.failure = Some((plan, failure));
                     return report;
                 }
+            }
+        }
+    }
+    report
+}
+
+/// Kills a drain's command after each of its effects, beside the runtime and alone with the log, and turns the power off at
+/// each of them.
+pub fn drains(world: &mut World, seed: u64) -> Report {
+    let mut report = Report::default();
+    let drain_at = 200_000u64;
+    for alone in [false, true] {
+        for crash in 1..=90u32 {
+            let mut plan = draining_plan(seed + u64::from(crash % 3));
+            plan.config.drain = false;
+            plan.steps.retain(|step| !matches!(step.what, What::Collector { .. }));
+            let at = |us, what| Step { when: When::At(us), what };
+            if alone {
+                plan.steps.push(at(drain_at - 1_000, What::Crash { kind: Crash::Process, down_us: 60_000 }));
+            }
+            let power = crash % 2 == 0;
+            let killed = What::Drain { batch: 2, crash: (!power).then_some(crash) };
+            plan.steps.push(at(drain_at, killed));
+            if power {
+                let kind = KINDS.get(1 + (crash as usize / 2) % 3).copied().unwrap_or(Crash::Process);
+                let when = drain_at + u64::from(crash) * 150;
+                plan.steps.push(at(when, What::Crash { kind, down_us: 2_000 }));
+            }
+            plan.steps.push(at(drain_at + 30_000, What::Drain { batch: 4, crash: None }));
+            report.points += 1;
+            if let Some(failure) = run(world, &plan).failure {
+                report.failure = Some((plan, failure));
+                return report;
             }
         }
     }

@@ -1,10 +1,11 @@
 //! The second half of every run: all faults end, and everything must drain. What is stuck is named in words.
 
-use machines::disk::File;
+use machines::drain::Why;
 use machines::machine::Machine as _;
 use machines::runtime::Mode;
 
 use crate::disk::Survival;
+use crate::drainer::Ended;
 use crate::lanes::LANES;
 use crate::ledger::NONE;
 use crate::marks::Mark;
@@ -12,10 +13,14 @@ use crate::oracles::Oracle;
 use crate::plan::{Call, Crash, Tool};
 use crate::policies;
 use crate::rng::{Stream, draw};
-use crate::world::{DRAIN_US, Ev, PROBE, Phase, Stage, US, World, fired};
+use crate::world::{BACKGROUND, DRAIN_US, Ev, PROBE, Phase, Stage, US, World, fired};
 
 /// How often the world looks whether it is done, in microseconds.
 const LOOK_US: u64 = 10_000;
+/// Small batches were tried before; what is left goes quickly.
+const LEAST_BATCH: u32 = 100;
+/// The longest time that a background drain rests of its own choice, in microseconds, and a little.
+const LONGEST_REST_US: u64 = 32_000_000;
 
 impl World {
     /// All faults end.
@@ -30,8 +35,9 @@ impl World {
         self.full_until = 0;
         self.stall_until = 0;
         self.node.paused_until = self.now;
+        self.collector.until = 0;
         self.clock.drift(self.now, 0);
-        self.reschedule();
+        self.reschedule_all();
         for state in &mut self.loops {
             state.next = state.n;
         }
@@ -43,10 +49,9 @@ impl World {
         self.push(self.now + LOOK_US * US, Ev::Watch);
     }
 
-    /// The consumer delivers everything; a node whose log failed is started again.
+    /// Somebody reads the log; a node whose log failed is started again.
     fn catch_up(&mut self) {
         self.read_log();
-        self.deliver(1_000);
         if self.node.machine.as_ref().is_some_and(|machine| machine.mode() == Mode::WalFailed) && self.node.ready {
             self.say(|| "operator: restarts the node, whose log failed".to_owned());
             self.crash_node(Crash::Process, 1_000);
@@ -63,7 +68,8 @@ impl World {
         if self.failure.is_some() || self.phase == Phase::Over {
             return;
         }
-        if self.us() > self.healed_us + DRAIN_US {
+        let longer = if self.phase == Phase::Delivering { LONGEST_REST_US } else { 0 };
+        if self.us() > self.healed_us + DRAIN_US + longer {
             let words = self.stuck();
             return self.fail(Oracle::Liveness, || words);
         }
@@ -76,36 +82,67 @@ impl World {
                 // What was left open before is closed now: one more look at the whole log, whose chain was verified just now.
                 self.check_log(false);
                 self.check_outcomes();
-                if self.failure.is_none() {
-                    self.hit(Mark::Drained);
-                }
-                self.phase = Phase::Over;
+                self.last_drain = None;
+                self.phase = Phase::Delivering;
+                self.deliver();
             }
             Phase::Restarting => {}
+            Phase::Delivering => self.deliver(),
         }
         if self.phase != Phase::Over {
-            self.push(self.now + LOOK_US * US, Ev::Watch);
+            let rests =
+                if self.phase == Phase::Delivering && !self.draining() { self.background_rests_until() } else { 0 };
+            self.push(rests.max(self.now) + LOOK_US * US, Ev::Watch);
         }
     }
 
-    /// The log was damaged while it was open, and it is full. If `telemetry.base` was hit, a consumer reads another log's
-    /// id there and its cursors count for nothing; if a frame was hit, no consumer gets past it. Nothing undelivered may
-    /// go, so that only a restart, which refuses, and an operator's repair lead out.
-    fn nothing_can_drain(&self) -> bool {
-        if !self.has_fired(fired::MEDIA_LOG) {
-            return false;
+    /// What is left is delivered, by the background where it wakes soon, else by a command.
+    fn deliver(&mut self) {
+        if self.draining() {
+            return;
         }
-        let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
-        let safe = self.node.machine.as_ref().and_then(|machine| machine.status().wal).map_or(0, |wal| wal.safe);
-        base.map(|base| base.log_id) != self.log_id || self.delivered < safe
+        // Runs in which nobody drained end so only now and then: delivering costs as much as the run.
+        let nobody = self.drain_epoch == 0 && !draw(self.plan.seed, Stream::Harness, 3, 0).is_multiple_of(6);
+        if nobody || self.is_drained() {
+            if !nobody {
+                self.check_all_delivered();
+            }
+            if self.failure.is_none() {
+                self.hit(Mark::Drained);
+            }
+            self.phase = Phase::Over;
+            return;
+        }
+        if self.is_stuck_on_damage() {
+            self.phase = Phase::Over;
+            return;
+        }
+        // Mostly somebody is in a hurry; now and then the background has to do it alone.
+        let patient = draw(self.plan.seed, Stream::Harness, 2, 0).is_multiple_of(8);
+        let limit = if patient { LONGEST_REST_US * US } else { 1_500_000 * US };
+        if self.drainer(BACKGROUND).is_some() && self.background_rests_until() < self.now + limit {
+            return;
+        }
+        let batch = self.plan.config.batch.max(LEAST_BATCH);
+        self.drain_command(batch, None);
+    }
+
+    /// The log is damaged where the drain has to read. Nothing undelivered goes, so that only an operator's repair leads out.
+    fn is_stuck_on_damage(&self) -> bool {
+        self.last_drain == Some(Ended::Failed(Why::Log)) && self.has_fired(fired::MEDIA_LOG) && !self.is_deliverable()
     }
 
     fn drain(&mut self) {
         let mode = self.node.machine.as_ref().map(|machine| machine.mode());
         if matches!(mode, Some(Mode::WalFailed | Mode::WalFull)) {
             self.catch_up();
-            if mode == Some(Mode::WalFull) && self.nothing_can_drain() {
-                self.phase = Phase::Over;
+            if mode == Some(Mode::WalFull) && !self.draining() && !self.is_drained() {
+                if self.is_stuck_on_damage() {
+                    self.phase = Phase::Over;
+                    return;
+                }
+                let batch = self.plan.config.batch;
+                self.drain_command(batch, None);
             }
             return;
         }
@@ -133,8 +170,13 @@ impl World {
         let broken = self.has_fired(fired::MEDIA_POLICY);
         let strict = self.plan.config.strict;
         let usable = expected.is_some() && !strict && !broken;
-        if mode == Some(Mode::WalFailed) && self.has_fired(fired::MEDIA_LOG) {
+        if mode == Some(Mode::WalFailed) && self.has_fired(fired::CUT) {
             // Only now the node noticed what was done to its file.
+            self.phase = Phase::Draining;
+            return;
+        }
+        if mode == Some(Mode::WalFull) && !self.is_drained() {
+            // These calls filled the log.
             self.phase = Phase::Draining;
             return;
         }

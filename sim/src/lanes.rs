@@ -40,8 +40,8 @@ impl Queue {
 #[must_use]
 pub const fn index(lane: Lane) -> usize {
     match lane {
-        Lane::Log => 0,
-        Lane::Keeping => 1,
+        Lane::Log | Lane::Drain => 0,
+        Lane::Keeping | Lane::Cursors => 1,
         Lane::Policy => 2,
     }
 }

@@ -6,6 +6,11 @@ use machines::ids::Seq;
 
 use crate::disk::Disk;
 
+mod frame;
+pub(crate) use frame::number;
+pub use frame::{DECISION, ERROR, LIFECYCLE, Parsed, base, next_frame, parse, place, uuid};
+use frame::{follows, tail_hash, whole_hash};
+
 /// No entry.
 pub const NONE: u32 = u32::MAX;
 
@@ -45,133 +50,14 @@ pub struct Entry {
     pub end: usize,
     /// The scan that found it last.
     pub mark: u32,
+    /// The class that it is delivered in.
+    pub class: u8,
     /// The entry that had the sequence before.
     older: u32,
-}
-
-/// What a frame says to those who read only what they need.
-#[derive(Clone, Copy, Debug)]
-pub struct Parsed {
-    /// Its sequence.
-    pub seq: u64,
-    /// The first 16 digits of its hash.
-    pub h: u64,
-    /// Its kind.
-    pub kind: Kind,
-    /// The call that its `agent` names, or `NONE`.
-    pub call: u32,
-    /// Its id.
-    pub audit: u128,
-    /// Whether it is the outcome of a tool that ran out of time.
-    pub timeout: bool,
-}
-
-const TAIL: usize = 73;
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
-/// Reads 36 characters of a UUID.
-#[must_use]
-pub fn uuid(text: &[u8]) -> Option<u128> {
-    let mut n = 0u128;
-    for digit in text.iter().filter(|c| **c != b'-') {
-        n = n << 4 | u128::from(hex(*digit)?);
-    }
-    Some(n)
-}
-
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let len = text.iter().position(|b| !b.is_ascii_digit())?;
-    let (digits, rest) = text.split_at_checked(len)?;
-    let n = digits.iter().try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')))?;
-    Some((n, rest))
-}
-
-/// The 64 bits of the hash at a frame's end.
-fn tail_hash(frame: &[u8]) -> Option<u64> {
-    let tail = frame.get(frame.len().checked_sub(TAIL)?..)?;
-    let digits = tail.strip_prefix(b",\"h\":\"")?.get(..16)?;
-    digits.iter().try_fold(0u64, |n, d| Some(n << 4 | u64::from(hex(*d)?)))
-}
-
-/// The whole hash at a frame's end.
-fn whole_hash(frame: &[u8]) -> Option<[u8; 32]> {
-    let tail = frame.get(frame.len().checked_sub(TAIL)?..)?;
-    hash32(tail.strip_prefix(b",\"h\":\"")?.get(..64)?)
-}
-
-fn hash32(digits: &[u8]) -> Option<[u8; 32]> {
-    let mut bytes = [0u8; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
-        *byte = hex(pair[0])? << 4 | hex(pair[1])?;
-    }
-    Some(bytes)
-}
-
-/// The frame at the start of `bytes` without its length, and how many bytes both take. `None` when it is not whole.
-#[must_use]
-pub fn next_frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
-    let (len, rest) = bytes.split_first_chunk::<4>()?;
-    let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
-    Some((rest.get(..len)?, len + 4))
-}
-
-/// Reads one frame.
-#[must_use]
-pub fn parse(frame: &[u8]) -> Option<Parsed> {
-    let h = tail_hash(frame)?;
-    let (seq, rest) = number(frame.strip_prefix(b"{\"seq\":")?)?;
-    let rest = rest.strip_prefix(b",\"ts\":\"")?.get(27..)?.strip_prefix(b"\",\"kind\":\"")?;
-    let word = rest.iter().position(|b| *b == b'"')?;
-    let (kind, rest) = rest.split_at_checked(word)?;
-    let rest = rest.strip_prefix(b"\",\"audit_id\":\"")?;
-    let audit = uuid(rest.get(..36)?)?;
-    // Trace and span are hex digits or nothing, so that the body starts at the first brace.
-    let body_at = rest.iter().take(220).position(|b| *b == b'{')?;
-    let body = rest.get(body_at..rest.len().checked_sub(TAIL)?)?;
-    let mut timeout = false;
-    let kind = match kind {
-        b"decision" if body.starts_with(b"{\"decision\":\"allow\"") => Kind::Allow,
-        b"decision" => Kind::Deny,
-        b"action" => Kind::Outcome,
-        b"error" if body.starts_with(b"{\"code\":\"outcome_unknown\"") => Kind::Unknown,
-        b"error" if body.starts_with(b"{\"code\":\"tool_") || body.starts_with(b"{\"code\":\"invalid_params") => {
-            timeout = body.starts_with(b"{\"code\":\"tool_timeout");
-            Kind::Outcome
-        }
-        _ => Kind::Other,
-    };
-    let call = match kind {
-        Kind::Allow | Kind::Deny => agent(body).unwrap_or(NONE),
-        Kind::Outcome | Kind::Unknown | Kind::Other => NONE,
-    };
-    Some(Parsed { seq, h, kind, call, audit, timeout })
-}
-
-fn agent(body: &[u8]) -> Option<u32> {
-    const NAME: &[u8] = b"\"agent\":\"c";
-    let from = body.len().saturating_sub(64);
-    let end = body.get(from..)?;
-    let at = end.windows(NAME.len()).rposition(|w| w == NAME)?;
-    let (n, _) = number(end.get(at + NAME.len()..)?)?;
-    u32::try_from(n).ok()
-}
-
-/// What `telemetry.base` says: the first sequence and the chain before it.
-#[must_use]
-pub fn base(bytes: &[u8]) -> Option<(u64, [u8; 32])> {
-    let field = |name: &[u8]| {
-        let at = bytes.windows(name.len()).position(|w| w == name)?;
-        bytes.get(at + name.len()..)
-    };
-    let (first, _) = number(field(b"\"first_seq\":")?)?;
-    Some((first, hash32(field(b"\"prev_h\":\"")?.get(..64)?)?))
+    /// Where its bytes are kept.
+    text: usize,
+    /// The hash behind which it was found to verify.
+    follows: Option<[u8; 32]>,
 }
 
 /// What is wrong with a log that was opened.
@@ -187,11 +73,62 @@ pub struct Found {
     pub last: u64,
 }
 
+/// The files that hold frames from `first` on, oldest first, and where each starts; the live one comes last.
+fn frame_files(disk: &Disk, first: u64) -> Vec<(u64, File)> {
+    let place = |file| {
+        if let File::Sealed(seq) = file {
+            return Some((seq.get(), file));
+        }
+        (file == File::Live).then_some((u64::MAX, file))
+    };
+    let mut files: Vec<(u64, File)> = disk.names().filter_map(place).filter(|(seq, _)| *seq >= first).collect();
+    files.sort_unstable();
+    files
+}
+
+/// How much of the log on a disk is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The last frame that verifies from `telemetry.base` on; 0 when none does.
+    pub last: u64,
+    /// Nothing else is there.
+    pub whole: bool,
+}
+
+/// Reads what is on the disk now, as far as it verifies. Nothing need be open.
+#[must_use]
+pub fn look(disk: &Disk) -> Seen {
+    let Some((first, mut prev)) = disk.read(File::Base).and_then(base) else { return Seen { last: 0, whole: false } };
+    let mut next = first;
+    let mut whole = true;
+    for (seq, file) in frame_files(disk, first) {
+        whole &= seq == u64::MAX || seq == next;
+        let mut rest = disk.read(file).unwrap_or(&[]);
+        while whole && !rest.is_empty() {
+            let good = next_frame(rest).and_then(|(frame, len)| {
+                let seen = number(frame.strip_prefix(b"{\"seq\":")?)?.0;
+                (seen == next && follows(frame, &prev)).then_some((whole_hash(frame)?, len))
+            });
+            match good {
+                Some((hash, len)) => {
+                    prev = hash;
+                    next += 1;
+                    rest = rest.get(len..).unwrap_or(&[]);
+                }
+                None => whole = false,
+            }
+        }
+    }
+    Seen { last: next.saturating_sub(1), whole }
+}
+
 /// All frames that were ever written, by sequence.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// In the order in which they were handed in.
     pub entries: Vec<Entry>,
+    /// The bytes of all of them.
+    text: Vec<u8>,
     by_seq: Vec<u32>,
     unplaced: usize,
     /// Entries from here on were handed in by the life that runs.
@@ -205,6 +142,7 @@ impl Ledger {
     /// Forgets everything, keeps the buffers.
     pub fn reset(&mut self) {
         self.entries.clear();
+        self.text.clear();
         self.by_seq.clear();
         self.unplaced = 0;
         self.life = 0;
@@ -237,7 +175,8 @@ impl Ledger {
         let mut start = usize::try_from(at).unwrap_or(usize::MAX);
         let mut count = 0;
         while let Some((frame, len)) = next_frame(rest) {
-            rest = rest.get(len..).unwrap_or(&[]);
+            let (written, behind) = rest.split_at(len);
+            rest = behind;
             let Some(parsed) = parse(frame) else { continue };
             let call = match parsed.kind {
                 Kind::Outcome | Kind::Unknown => self.close(parsed.audit),
@@ -262,8 +201,12 @@ impl Ledger {
                 start,
                 end: start + len,
                 mark: 0,
+                class: parsed.class,
                 older,
+                text: self.text.len(),
+                follows: None,
             };
+            self.text.extend_from_slice(written);
             each(index, &mut entry, &parsed);
             self.entries.push(entry);
             start += len;
@@ -305,7 +248,32 @@ impl Ledger {
         all.iter().rev().copied().find(|index| *index != NONE && (*index as usize) < self.life)
     }
 
-    fn find(&self, seq: u64, h: u64) -> Option<u32> {
+    /// The first sequence in the log of which the file `inode` holds bytes behind `at`.
+    #[must_use]
+    pub fn first_behind(&self, inode: u32, at: usize) -> Option<u64> {
+        let there = self.by_seq.iter().filter_map(|index| self.entry(*index));
+        there.filter(|entry| entry.inode == inode && entry.end > at).map(|entry| entry.seq).min()
+    }
+
+    /// The number of a frame that was once written, also of one that is cut by now.
+    #[must_use]
+    pub fn index_of(&self, seq: u64, h: u64) -> u32 {
+        let at = self.entries.iter().position(|entry| entry.seq == seq && entry.h == h);
+        at.and_then(|at| u32::try_from(at).ok()).unwrap_or(NONE)
+    }
+
+    /// The bytes of a frame as they were handed in, with their length.
+    pub(crate) fn written(&self, entry: &Entry) -> Option<&[u8]> {
+        self.text.get(entry.text..entry.text + (entry.end - entry.start))
+    }
+
+    /// The number of the frame that has the sequence now.
+    pub(crate) fn find_current(&self, seq: u64) -> Option<u32> {
+        self.by_seq.get(usize::try_from(seq).ok()?).copied().filter(|index| *index != NONE)
+    }
+
+    /// The number of a frame that was once written under this sequence with this hash.
+    pub(crate) fn find(&self, seq: u64, h: u64) -> Option<u32> {
         let mut index = self.by_seq.get(usize::try_from(seq).ok()?).copied()?;
         while let Some(entry) = self.entries.get(index as usize) {
             if entry.h == h {
@@ -326,26 +294,8 @@ impl Ledger {
         let Some((first, mut prev)) = disk.read(File::Base).and_then(base) else {
             return Err(Wrong("telemetry.base is missing or unreadable in an opened log".into()));
         };
-        let mut files: Vec<(u64, File)> = disk
-            .names()
-            .filter_map(|file| match file {
-                File::Sealed(seq) => Some((seq.get(), file)),
-                File::Live => Some((u64::MAX, file)),
-                File::SafeSeq
-                | File::Base
-                | File::Positions
-                | File::Activation
-                | File::History
-                | File::Bundle(_)
-                | File::Temp(_) => None,
-            })
-            .collect();
-        files.sort_unstable();
         let mut next = first;
-        for (seq, file) in files {
-            if seq < first {
-                continue;
-            }
+        for (seq, file) in frame_files(disk, first) {
             if seq != u64::MAX && seq != next {
                 return Err(Wrong(format!("sealed file {} where sequence {next} belongs", file.name())));
             }
@@ -363,23 +313,24 @@ impl Ledger {
                 if seen != next {
                     return Err(Wrong(format!("{}: sequence {seen} where {next} belongs", file.name())));
                 }
-                if verify {
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.update(&prev);
-                    hasher.update(frame.get(..frame.len() - TAIL).unwrap_or(&[]));
-                    let hash = *hasher.finalize().as_bytes();
-                    if whole_hash(frame) != Some(hash) {
+                let same = |index: &u32| {
+                    self.entry(*index).is_some_and(|entry| self.written(entry) == bytes.get(at..at + len))
+                };
+                let Some(index) = self.find(seen, h).filter(same) else {
+                    return Err(Wrong(format!("{}: sequence {seen} holds a frame that nobody wrote", file.name())));
+                };
+                if let Some(entry) = self.entries.get_mut(index as usize) {
+                    // The same bytes behind the same hash need not be hashed twice.
+                    if verify && entry.follows != Some(prev) && !follows(frame, &prev) {
                         return Err(Wrong(format!(
                             "{}: sequence {seen} breaks the chain of an opened log",
                             file.name()
                         )));
                     }
-                    prev = hash;
-                }
-                let Some(index) = self.find(seen, h) else {
-                    return Err(Wrong(format!("{}: sequence {seen} holds a frame that nobody wrote", file.name())));
-                };
-                if let Some(entry) = self.entries.get_mut(index as usize) {
+                    if verify {
+                        entry.follows = Some(prev);
+                        prev = whole_hash(frame).unwrap_or(prev);
+                    }
                     entry.inode = inode;
                     entry.start = at;
                     entry.end = at + len;

@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+mod collector;
 pub mod conformance;
 pub mod disk;
+mod drainer;
 mod exec;
 pub mod exhaust;
+mod harm;
 mod heal;
 mod lanes;
 pub mod ledger;
@@ -14,7 +17,9 @@ mod node;
 mod operators;
 mod ops;
 pub mod oracles;
+mod oracles_drain;
 mod oracles_policy;
+mod past;
 pub mod plan;
 mod plan_text;
 pub mod policies;

@@ -195,7 +195,13 @@ fn shrink_one(one: &One) -> anyhow::Result<u8> {
 fn exhaust_all() -> u8 {
     let mut world = World::default();
     let mut points = 0;
-    for report in [exhaust::crashes(&mut world, &exhaust::small_plan(1), true), exhaust::loads(&mut world, 1)] {
+    let reports = [
+        exhaust::crashes(&mut world, &exhaust::small_plan(1), true),
+        exhaust::crashes(&mut world, &exhaust::draining_plan(1), true),
+        exhaust::loads(&mut world, 1),
+        exhaust::drains(&mut world, 1),
+    ];
+    for report in reports {
         points += report.points;
         if let Some((plan, failure)) = report.failure {
             println!("{plan}");

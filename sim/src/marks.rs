@@ -58,6 +58,8 @@ pub enum Mark {
     SyncFailed,
     /// A completed restart out of a failed log.
     RecoveredFromFailed,
+    /// Damage above the floor took an answered frame, or one that was read.
+    DamageTookFrames,
     /// A refusal to open a damaged log.
     RefusedToOpen,
     /// A flipped bit was noticed.
@@ -74,8 +76,36 @@ pub enum Mark {
     ProcessThenPower,
     /// A power loss in mid-append.
     PowerInAppend,
-    /// A whole run ended with every call answered and every outcome known.
+    /// A whole run ended with every call answered, every outcome known and every event delivered.
     Drained,
+    /// Events were delivered by the drain in the background of the runtime.
+    DrainedInBackground,
+    /// Events were delivered by a command beside the runtime.
+    DrainedBeside,
+    /// Events were delivered by a command while no node was up.
+    DrainedAlone,
+    /// A command that found no writer recovered the log.
+    RecoveredByDrain,
+    /// The collector was down and a batch was taken later.
+    CollectorBack,
+    /// Records that were stored were sent again.
+    SentAgain,
+    /// Records were put aside in `rejected/`.
+    PutAside,
+    /// A receiver rejected some of a batch, which is kept.
+    PartialKept,
+    /// A drain sent again when the collector's `Retry-After` was over.
+    RetryAfterWaited,
+    /// A drain was killed between a delivery and its cursor.
+    KilledBeforeCursor,
+    /// What a drain read did not fit, and then did.
+    SealedUnderReader,
+    /// A command found another drain at work.
+    HeldByAnother,
+    /// A lower class had its turn while a higher one waited.
+    StarvationTurn,
+    /// After an outage, errors went before decisions that waited too.
+    ErrorsFirst,
 }
 
 /// All of them with their names.
@@ -107,6 +137,7 @@ pub const MARKS: &[(Mark, &str)] = &[
     (Mark::NoSpaceFailed, "no space, then wal_failed"),
     (Mark::SyncFailed, "failed sync, then wal_failed"),
     (Mark::RecoveredFromFailed, "restart out of wal_failed"),
+    (Mark::DamageTookFrames, "damage above the floor took frames"),
     (Mark::RefusedToOpen, "refused to open"),
     (Mark::RotDetected, "bit rot noticed"),
     (Mark::ChangedUnderWriter, "file cut under the writer"),
@@ -116,6 +147,20 @@ pub const MARKS: &[(Mark, &str)] = &[
     (Mark::ProcessThenPower, "process crash, then power loss"),
     (Mark::PowerInAppend, "power loss in mid-append"),
     (Mark::Drained, "drained"),
+    (Mark::DrainedInBackground, "drained in the background"),
+    (Mark::DrainedBeside, "drained by a command beside the runtime"),
+    (Mark::DrainedAlone, "drained with the node down"),
+    (Mark::RecoveredByDrain, "log recovered by a drain"),
+    (Mark::CollectorBack, "collector down, then up"),
+    (Mark::SentAgain, "stored, answer lost, sent again"),
+    (Mark::PutAside, "rejected records put aside"),
+    (Mark::PartialKept, "partial success"),
+    (Mark::RetryAfterWaited, "Retry-After waited for"),
+    (Mark::KilledBeforeCursor, "killed between delivery and cursor"),
+    (Mark::SealedUnderReader, "misfit, then fits"),
+    (Mark::HeldByAnother, "held by another drain"),
+    (Mark::StarvationTurn, "starvation turn"),
+    (Mark::ErrorsFirst, "errors first after an outage"),
 ];
 
 /// How often each situation was reached.

@@ -17,7 +17,7 @@ use crate::marks::Mark;
 use crate::oracles::{AnswerView, Oracle};
 use crate::plan::{Crash, TOOLS, Tool};
 use crate::rng::{Stream, draw};
-use crate::world::{Ev, PROCS, Phase, Stage, US, World, fired};
+use crate::world::{BACKGROUND, Ev, OPERATORS, PROCS, Phase, Stage, US, World, fired};
 
 /// What pads parameters, in pieces that the log keeps as they are.
 static PADDING: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repeat(3_000));
@@ -30,7 +30,7 @@ pub(crate) fn version() -> Version {
 }
 
 impl World {
-    fn config(&self) -> runtime::Config {
+    pub(crate) fn config(&self) -> runtime::Config {
         let c = &self.plan.config;
         let known = TOOLS.iter().filter(|tool| **tool != Tool::Unknown);
         runtime::Config {
@@ -60,20 +60,27 @@ impl World {
         Entropy(bytes)
     }
 
-    pub(crate) fn start_node(&mut self) {
+    /// A process is about to read the log in order to open it.
+    pub(crate) fn begin_opening(&mut self) {
+        self.note_loss();
         let floor = self.floor_on_disk();
         let node = &mut self.node;
         node.floor = floor;
+        node.wrote_log = false;
+        node.refusal_io = false;
+        node.started_us = self.now / US;
+    }
+
+    pub(crate) fn start_node(&mut self) {
+        self.begin_opening();
+        let node = &mut self.node;
         node.life += 1;
         node.effects = 0;
         node.ready = false;
         node.due_at = u64::MAX;
         node.halted = false;
         node.stopping = false;
-        node.wrote_log = false;
-        node.refusal_io = false;
         node.paused_until = 0;
-        node.started_us = self.now / US;
         let (life, epoch) = (node.life, node.epoch);
         self.trace.record(2, u64::from(life), self.now);
         self.say(|| format!("node: life {life} starts"));
@@ -114,6 +121,7 @@ impl World {
     fn node_effect(&mut self, effect: Effect<Output>) {
         match effect {
             Effect::Disk(tag, ops) => self.submit(0, tag, ops),
+            Effect::Net(tag, _) => panic!("the runtime has no network: {tag:?}"),
             Effect::Work(tag, op) => self.start_work(0, tag, op),
             Effect::Output(Output::Ready) => self.on_ready(),
             Effect::Output(Output::Answer(CallId(id), answer)) => self.on_machine_answer(id, &answer),
@@ -123,7 +131,7 @@ impl World {
         }
     }
 
-    fn on_note(&mut self, note: &Note) {
+    pub(crate) fn on_note(&mut self, note: &Note) {
         self.trace.record(3, note.msg.len() as u64, note.fields.len() as u64);
         self.say(|| {
             let mut text = format!("node: {:?} {}", note.level, note.msg);
@@ -150,6 +158,9 @@ impl World {
                 }
             }
             "wal_tail_truncated" => self.hit(Mark::TornTailCut),
+            "wal_positions_ignored" | "wal_positions_unreadable" if !self.has_fired(fired::MEDIA_LOG | fired::READ) => {
+                self.fail(Oracle::Cursor, || "the writer does not take the cursors, and nothing was broken".into());
+            }
             "wal_full" => self.hit(Mark::WalFull),
             "wal_has_room_again" => self.hit(Mark::WalFullResumed),
             "policy_fallback" => {
@@ -167,9 +178,10 @@ impl World {
         }
     }
 
-    fn on_halt(&mut self, halt: &Halt) {
+    /// A process refuses to open the log: there must be a reason, and nothing may have been changed.
+    pub(crate) fn check_halt(&mut self, halt: &Halt) {
         let io = self.node.refusal_io;
-        self.say(|| format!("node: halts: {}", halt.message));
+        self.say(|| format!("halts: {}", halt.message));
         self.trace.record(4, u64::from(io), self.now);
         let excuse = if io { fired::DEVICE | fired::READ | fired::MEDIA_LOG } else { fired::MEDIA_LOG };
         if !self.has_fired(excuse) {
@@ -177,9 +189,20 @@ impl World {
                 format!("the node refuses to run and no media fault explains it: {}", halt.message)
             });
         }
-        if !io && self.node.wrote_log {
-            return self.fail(Oracle::Halt, || "the node refused its log after it had changed it".into());
+        if !io && !self.was_damaged_in_this_life() && self.log_is_sound() {
+            return self.fail(Oracle::Halt, || format!("the node refuses a log that is whole: {}", halt.message));
         }
+        if !io && self.node.wrote_log {
+            self.fail(Oracle::Halt, || "the node refused its log after it had changed it".into());
+        }
+    }
+
+    fn on_halt(&mut self, halt: &Halt) {
+        self.check_halt(halt);
+        if self.failure.is_some() {
+            return;
+        }
+        let io = self.node.refusal_io;
         self.node.halted = true;
         if io {
             // The device failed while the log was opened; a supervisor starts the node again.
@@ -196,7 +219,8 @@ impl World {
 
     fn on_stopped(&mut self) {
         self.hit(Mark::CleanStop);
-        self.check_settled_log();
+        let opened = self.node.ready;
+        self.check_settled_log(opened);
         if self.waiting > 0 {
             let n = self.waiting;
             self.fail(Oracle::Liveness, || format!("the node stopped and left {n} calls without an answer"));
@@ -212,12 +236,16 @@ impl World {
         }
         self.node.stopping = true;
         self.node.down_us = down_us;
-        self.feed(Event::Input(Input::Stop));
+        // The drain in the background first: what it does not deliver waits for the next start.
+        if !self.stop_background() {
+            self.feed(Event::Input(Input::Stop));
+        }
     }
 
     /// The node's process is gone; it comes back after a while.
     fn end_process(&mut self, down_us: u64) {
         self.keep_effects();
+        self.kill_drain(BACKGROUND, false);
         for lane in self.lanes.iter_mut().take(LANES) {
             lane.clear();
         }
@@ -261,10 +289,14 @@ impl World {
             for lane in 0..LANES {
                 self.cut_in_flight(lane);
             }
+            self.kill_drain(BACKGROUND, true);
         }
         if let Crash::Power(how) = kind {
-            for p in 1..PROCS {
+            for p in 1..=OPERATORS {
                 self.kill_operator(p, true);
+            }
+            for p in BACKGROUND..PROCS {
+                self.kill_drain(p, true);
             }
             self.power_loss(how);
         }
@@ -306,7 +338,7 @@ impl World {
                 }
             }
             _ => {
-                if !matches!(op, Op::Lock | Op::Unlock) {
+                if !matches!(op, Op::Lock(_) | Op::Unlock(_)) {
                     let _ = self.apply_op(proc, op);
                 }
             }

@@ -1,18 +1,15 @@
-//! Other processes beside the node: operators who load and roll back policies, a reader of the log, the consumer that
-//! says what was delivered, and what damages files behind everybody's back.
-
-use std::collections::BTreeMap;
+//! Other processes beside the node: operators who load and roll back policies, a reader of the log, and what damages files
+//! behind everybody's back.
 
 use machines::activation::{Command, Loader, Report};
 use machines::disk::{Dir, File, Op};
 use machines::machine::{Effect, Event, Machine as _, Outbox};
-use machines::wal::files::{CLASSES, Positions};
 
 use crate::lanes::LANES;
 use crate::marks::Mark;
 use crate::plan::FileKind;
 use crate::policies;
-use crate::world::{Operator, PROCS, Phase, World, fired};
+use crate::world::{OPERATORS, Operator, Phase, World, fired};
 
 type LoaderEvent = Event<<Loader as machines::machine::Machine>::Input>;
 
@@ -88,6 +85,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Disk(tag, ops) => self.submit(proc, tag, ops),
+                Effect::Net(tag, _) => panic!("the loader has no network: {tag:?}"),
                 Effect::Work(tag, op) => self.start_work(proc, tag, op),
                 Effect::Output(result) => self.load_done(proc, result),
                 Effect::Note(_) => continue,
@@ -179,23 +177,6 @@ impl World {
         }
     }
 
-    /// A consumer says what it has delivered, durably and at once.
-    pub(crate) fn deliver(&mut self, permille: u32) {
-        let read = self.exposed.len().saturating_sub(1) as u64;
-        let upto = (read * u64::from(permille.min(1_000)) / 1_000).max(self.delivered);
-        let Some(log_id) = self.log_id.filter(|_| upto > 0) else { return };
-        let news = upto != self.delivered;
-        self.delivered = upto;
-        let cursors: BTreeMap<String, u64> = CLASSES.iter().map(|class| ((*class).to_owned(), upto)).collect();
-        let bytes = Positions { log_id, cursors }.to_bytes();
-        for op in [Op::Put { file: File::Positions, bytes }, Op::Sync(File::Positions), Op::SyncDir(Dir::Telemetry)] {
-            let _ = self.disk.apply(&op);
-        }
-        if news {
-            self.say(|| format!("consumer: delivered {upto}"));
-        }
-    }
-
     /// A bit of a file rots.
     pub(crate) fn rot(&mut self, kind: FileKind, place: u64, evicted: bool) {
         let mut files: Vec<File> = self.disk.names().filter(|file| is_kind(*file, kind)).collect();
@@ -205,10 +186,10 @@ impl World {
         else {
             return;
         };
+        let safe = self.safe_on_disk();
         if let Some(at) = self.disk.rot(pick, place / 7, evicted) {
             if pick.dir() == Dir::Telemetry {
-                self.fired |= fired::MEDIA_LOG;
-                self.damaged_us = self.us();
+                self.harm_file(pick, at, safe);
             } else {
                 self.fired |= fired::MEDIA_POLICY;
             }
@@ -221,15 +202,24 @@ impl World {
         let len = self.disk.read(File::Live).map_or(0, <[u8]>::len);
         let to = len * permille.min(1_000) as usize / 1_000;
         if self.disk.tamper_truncate(File::Live, to) {
-            self.fired |= fired::MEDIA_LOG;
-            self.damaged_us = self.us();
+            self.fired |= fired::CUT;
+            self.note_misdirected();
+            self.harm_file(File::Live, to, 0);
             self.say(|| format!("operator cuts telemetry.wal from {len} to {to} bytes"));
+        }
+    }
+
+    /// A sync that wrote to the wrong place did its damage.
+    pub(crate) fn note_misdirected(&mut self) {
+        if let Some((number, at)) = self.disk.take_misdirected() {
+            self.harm_bytes(number, at);
+            self.say(|| format!("a write went to the wrong place, byte {at} of the log"));
         }
     }
 
     /// Ends whatever operators still do wrong.
     pub(crate) fn operators_alive(&self) -> usize {
-        (1..PROCS).filter(|proc| self.operators.get(proc - 1).is_some_and(Option::is_some)).count()
+        (1..=OPERATORS).filter(|proc| self.operators.get(proc - 1).is_some_and(Option::is_some)).count()
     }
 }
 
@@ -243,6 +233,7 @@ fn is_kind(file: File, kind: FileKind) -> bool {
         FileKind::Positions => file == File::Positions,
         FileKind::Activation => file == File::Activation,
         FileKind::History => file == File::History,
+        FileKind::Rejected => matches!(file, File::Rejected(_)),
         FileKind::Bundle => matches!(file, File::Bundle(_)),
         FileKind::Temp => matches!(file, File::Temp(_)),
     }

@@ -15,6 +15,7 @@ pub(crate) fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
         File::Activation => FileKind::Activation,
         File::History => FileKind::History,
         File::Bundle(_) => FileKind::Bundle,
+        File::Rejected(_) => FileKind::Rejected,
         File::Temp(_) => FileKind::Temp,
     };
     match op {
@@ -28,7 +29,8 @@ pub(crate) fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
         Op::Rename { to, .. } => (Some(OpKind::Rename), of(to)),
         Op::Remove(file) => (Some(OpKind::Remove), of(file)),
         Op::SyncDir(_) => (Some(OpKind::SyncDir), FileKind::Any),
-        Op::Lock | Op::Unlock => (None, FileKind::Any),
+        Op::MakeDir(_) => (Some(OpKind::SyncDir), FileKind::Any),
+        Op::Lock(_) | Op::Unlock(_) => (None, FileKind::Any),
     }
 }
 
@@ -47,8 +49,9 @@ pub(crate) fn words(ops: &[Op]) -> String {
         Op::Rename { from, to } => format!("rename {} {}", from.name(), to.name()),
         Op::Remove(file) => format!("remove {}", file.name()),
         Op::SyncDir(dir) => format!("syncdir {dir:?}"),
-        Op::Lock => "lock".to_owned(),
-        Op::Unlock => "unlock".to_owned(),
+        Op::MakeDir(dir) => format!("mkdir {dir:?}"),
+        Op::Lock(which) => format!("lock {which:?}"),
+        Op::Unlock(which) => format!("unlock {which:?}"),
     };
     ops.iter().map(one).collect::<Vec<_>>().join(", ")
 }

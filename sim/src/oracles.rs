@@ -3,9 +3,13 @@
 //! What a fault may excuse, and nothing else:
 //!
 //! - **A damaged medium** (bit rot, a misdirected write, an operator's cut) of the log: the node may refuse to open it, with
-//!   nothing on disk changed. It may go on only if every frame that it keeps verifies from `telemetry.base` on, and then only
-//!   frames above the floor (safe-point and cursors, as they were on the disk when it started) may be missing, even if they
-//!   were answered: nothing on the disk said that they had been durable.
+//!   nothing on disk changed, if something about the log is wrong when it says so. It may go on only if every frame that it
+//!   keeps verifies from `telemetry.base` on, and then only frames may be missing that the damage reached (the first frame
+//!   with damaged bytes and those behind it), that did not verify when a start read them, and that lay above the floor of
+//!   that start (safe-point and cursors on the disk), even if they were answered: nothing on the disk said that they had
+//!   been durable. What exactly is in `harm.rs`. Once a whole log was checked and the medium hides nothing more, the damage
+//!   excuses nothing any more.
+//! - **An operator's cut** also excuses `wal_failed`: the writer finds the file shorter than it left it.
 //! - **A failed sync** (its pages are clean now and not on the medium): `wal_failed` and its consequences for callers (503,
 //!   500) until the next restart. Never a loss, not even when the power goes later: a restart writes again what it keeps.
 //! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
@@ -23,7 +27,7 @@ use crate::ledger::{Kind, NONE};
 use crate::marks::Mark;
 use crate::plan::Tool;
 use crate::policies::{self, Want};
-use crate::world::{CallRec, Stage, World, fired};
+use crate::world::{CallRec, Ev, Stage, US, World, fired};
 
 /// Which invariant was broken. A smaller plan counts only if it breaks the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +70,18 @@ pub enum Oracle {
     Liveness,
     /// The same plan ran differently the second time.
     Determinism,
+    /// I-D4: something was exported that a power loss may take back, or past the safe-point that was read.
+    ExportPastSafe,
+    /// I-D5: something is neither delivered nor put aside, and the drain or a cursor says that it is.
+    Undelivered,
+    /// I-D5: a cursor moved too far, back, or was said to be durable and is not.
+    Cursor,
+    /// A less important class went first, or starved.
+    ClassOrder,
+    /// Something was sent again without need, or too early.
+    Resent,
+    /// Two drains at once.
+    DrainLock,
 }
 
 impl Oracle {
@@ -92,6 +108,12 @@ impl Oracle {
             Self::Panic => "panic",
             Self::Liveness => "liveness",
             Self::Determinism => "determinism",
+            Self::ExportPastSafe => "I-D4 export-past-safe-point",
+            Self::Undelivered => "I-D5 undelivered",
+            Self::Cursor => "I-D5 cursor",
+            Self::ClassOrder => "class-order",
+            Self::Resent => "resent",
+            Self::DrainLock => "drain-lock",
         }
     }
 
@@ -147,19 +169,19 @@ pub(crate) struct AnswerView<'a> {
 const NO_EXCUSE_TIMES: u32 = fired::SLOW;
 
 impl World {
-    /// Whether a frame would survive a power loss, or nothing can be said because the medium is damaged.
+    /// Whether a frame would survive a power loss, or the medium was damaged there.
     pub(crate) fn is_firm(&self, index: u32) -> bool {
-        self.ledger.is_firm(&self.disk, index) || self.has_fired(fired::MEDIA_LOG)
+        self.ledger.is_firm(&self.disk, index) || self.ledger.entry(index).is_some_and(|e| self.harm.reaches(e.seq))
     }
 
-    fn medium_excuses(&self, seq: u64) -> bool {
-        self.has_fired(fired::MEDIA_LOG) && seq > self.node.floor.min(self.unchecked_floor.unwrap_or(u64::MAX))
+    /// The safe-point as readers see it.
+    pub(crate) fn safe_on_disk(&self) -> u64 {
+        self.disk.read(File::SafeSeq).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 
     /// What the disk says was durable: the floor of SPEC 4.
     pub(crate) fn floor_on_disk(&self) -> u64 {
-        let safe = self.disk.read(File::SafeSeq).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-        safe.max(self.delivered)
+        self.cursors().into_iter().fold(self.safe_on_disk(), u64::max)
     }
 
     /// An answer reached its caller.
@@ -193,7 +215,7 @@ impl World {
             });
         }
         let reason = view.reason.unwrap_or("");
-        let broken = fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG;
+        let broken = fired::DEVICE | fired::LOST_SYNC | fired::CUT;
         let fine = match reason {
             "overload" => {
                 self.hit(Mark::Overload);
@@ -268,7 +290,7 @@ impl World {
             (504, _) => slow,
             (500, _) => {
                 self.hit(Mark::OutcomeNotRecorded);
-                self.has_fired(fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG)
+                self.has_fired(fired::DEVICE | fired::LOST_SYNC | fired::CUT)
             }
             _ => false,
         };
@@ -315,27 +337,22 @@ impl World {
             Some(entry) => entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end,
             None => false,
         };
-        if !firm && !self.has_fired(fired::MEDIA_LOG) {
+        if !firm && !self.harm.reaches(seq) {
             self.fail(Oracle::SafePointAhead, || format!("the safe-point says {seq}, which is not durable"));
         }
     }
 
     /// A reader takes what is below the safe-point, and remembers it for ever.
     pub(crate) fn check_exposure(&mut self) {
-        let safe = self.disk.read(File::SafeSeq).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let safe = self.safe_on_disk();
         if self.exposed.is_empty() {
             self.exposed.push(0);
         }
         while (self.exposed.len() as u64) <= safe {
             let seq = self.exposed.len() as u64;
-            let seen = self.ledger.at(seq).and_then(|entry| {
-                let bytes = self.disk.read_number(entry.inode).get(entry.start..entry.end)?;
-                let parsed = crate::ledger::parse(bytes.get(4..)?)?;
-                (parsed.seq == seq && parsed.h == entry.h).then_some(entry.h)
-            });
-            match seen {
+            match self.readable(seq) {
                 Some(h) => self.exposed.push(h),
-                None if self.has_fired(fired::MEDIA_LOG) => return,
+                None if self.harm.reaches(seq) => return,
                 None => {
                     return self.fail(Oracle::SafePointAhead, || {
                         format!("the safe-point is {safe} and frame {seq} cannot be read")
@@ -343,6 +360,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What a reader finds at this sequence, if it is the frame that was written there.
+    pub(crate) fn readable(&self, seq: u64) -> Option<u64> {
+        let entry = self.ledger.at(seq)?;
+        let bytes = self.disk.read_number(entry.inode).get(entry.start..entry.end)?;
+        (self.ledger.written(entry) == Some(bytes)).then_some(entry.h)
     }
 
     /// The node says that it is open: everything that was ever promised is held against the log.
@@ -353,6 +377,10 @@ impl World {
             self.hit(Mark::RecoveredFromFailed);
         }
         self.trace.record(15, u64::from(self.node.life), self.now);
+        if self.plan.config.drain {
+            let epoch = self.node.epoch;
+            self.push(self.now + 50 * US, Ev::Background { epoch });
+        }
         self.check_identity();
         self.say(|| "node: ready".to_owned());
         // What only a process crash lay between is what was written; verifying it now and then is enough.
@@ -364,38 +392,9 @@ impl World {
         }
     }
 
-    /// Damage that came after the node had read the file is the next append's or the next start's to notice.
-    fn was_damaged_in_this_life(&self) -> bool {
-        self.has_fired(fired::MEDIA_LOG) && self.damaged_us >= self.node.started_us
-    }
-
-    /// The log is still the one that its consumers know.
-    ///
-    /// `telemetry.base` has no checksum. While nothing was removed, its `prev_h` follows from its `log_id`, so that damage
-    /// to the id has to be noticed; after that a flipped digit of the id cannot be told from another id, and the run ends
-    /// here: nothing that is delivered counts any more.
-    fn check_identity(&mut self) {
-        if self.was_damaged_in_this_life() {
-            return;
-        }
-        let base = self.disk.read(File::Base).and_then(machines::wal::files::Base::parse);
-        let found = base.as_ref().map(|base| base.log_id);
-        if self.log_id.is_some() && found != self.log_id && self.has_fired(fired::MEDIA_LOG) {
-            if base.is_some_and(|base| base.first_seq.get() == 1) {
-                self.fail(Oracle::LogShape, || {
-                    "the log was opened under another log id than it was written with".into()
-                });
-            }
-            self.phase = crate::world::Phase::Over;
-        }
-        self.log_id = found;
-    }
-
     /// Reads the whole log and holds it against what was promised.
     pub(crate) fn check_log(&mut self, verify: bool) {
         if self.was_damaged_in_this_life() {
-            // What this start took for durable counts when the log is checked the next time.
-            self.unchecked_floor = Some(self.node.floor.min(self.unchecked_floor.unwrap_or(u64::MAX)));
             return;
         }
         let found = match self.ledger.scan_log(&self.disk, verify) {
@@ -403,12 +402,15 @@ impl World {
             Err(wrong) => return self.fail(Oracle::LogShape, || wrong.0),
         };
         self.trace.record(16, found.first, found.last);
-        if found.first > self.delivered + 1 {
-            let delivered = self.delivered;
-            self.fail(Oracle::RemovedUndelivered, || {
-                format!("the log starts at {} and {delivered} was delivered", found.first)
-            });
+        for seq in self.removed_upto..found.first {
+            let index = self.ledger.find_current(seq).unwrap_or(NONE);
+            if index != NONE && !self.is_settled(index) && !self.has_fired(fired::MEDIA_CURSORS) {
+                self.fail(Oracle::RemovedUndelivered, || {
+                    format!("the log starts at {} and frame {seq} was not delivered", found.first)
+                });
+            }
         }
+        self.removed_upto = self.removed_upto.max(found.first);
         if self.node.life > 1 && self.node.floor < found.last && !self.last_crash_process {
             self.hit(Mark::SafePointBehind);
         }
@@ -422,7 +424,10 @@ impl World {
         }
         self.check_promises(found.first);
         self.check_exposed(found.first, found.last);
-        self.unchecked_floor = None;
+        self.check_exports(found.first, found.last);
+        if self.failure.is_none() {
+            self.settle_harm(verify);
+        }
     }
 
     fn check_promises(&mut self, first: u64) {
@@ -435,11 +440,13 @@ impl World {
             let outcome = if rec.allow && rec.status != 500 { rec.outcome } else { NONE };
             for (index, what) in [(rec.decision, "decision"), (outcome, "outcome")] {
                 let Some(entry) = self.ledger.entry(index).copied() else { continue };
-                let kept = entry.mark == scan || entry.seq < first && entry.seq <= self.delivered;
+                let kept = entry.mark == scan
+                    || entry.seq < first && (self.is_settled(index) || self.has_fired(fired::MEDIA_CURSORS));
                 if kept {
                     continue;
                 }
-                if self.medium_excuses(entry.seq) {
+                if self.harm_excuses(index) {
+                    self.hit(Mark::DamageTookFrames);
                     // It is gone for good: later recoveries have nothing to add.
                     if let Some(rec) = self.calls.get_mut(at) {
                         rec.status = 503;
@@ -464,7 +471,8 @@ impl World {
             if same {
                 continue;
             }
-            if self.medium_excuses(seq) {
+            if self.harm_excuses(self.ledger.index_of(seq, h)) {
+                self.hit(Mark::DamageTookFrames);
                 self.exposed.truncate(usize::try_from(seq).unwrap_or(0));
                 return;
             }
@@ -493,15 +501,15 @@ impl World {
     }
 
     /// The node stopped in good order: nothing of the log may be lost any more.
-    pub(crate) fn check_settled_log(&mut self) {
+    pub(crate) fn check_settled_log(&mut self, opened: bool) {
         let firm = |file| {
             let number = self.disk.number(file)?;
             Some(self.disk.firm(number) >= self.disk.read_number(number).len())
         };
         let settled = firm(File::Live).unwrap_or(true) && firm(File::SafeSeq).unwrap_or(true);
-        let broken = fired::DEVICE | fired::LOST_SYNC | fired::MEDIA_LOG;
+        let broken = self.has_fired(fired::DEVICE | fired::LOST_SYNC) || self.harm.reaches_any();
         // One that stopped while it was still opening the log has promised nothing.
-        if self.node.ready && !settled && !self.has_fired(broken) {
+        if opened && !settled && !broken {
             self.fail(Oracle::AnsweredLost, || {
                 "the node stopped in good order and left unsynced bytes in the log".into()
             });

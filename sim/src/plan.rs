@@ -48,6 +48,16 @@ pub struct Config {
     pub sync_us: u64,
     /// When faults end and everything has to drain.
     pub heal_us: u64,
+    /// The runtime drains in the background.
+    pub drain: bool,
+    /// Records in a batch of the background drain, and of drains that end a run.
+    pub batch: u32,
+    /// How long a drain waits for an answer, and a command tries, in microseconds.
+    pub patience_us: u64,
+    /// The collector refuses one in so many records, by what they are; 0 = none.
+    pub poison: u32,
+    /// Events in the log before the story begins.
+    pub past: u32,
 }
 
 impl Default for Config {
@@ -64,6 +74,11 @@ impl Default for Config {
             policy: Some(0),
             sync_us: 500,
             heal_us: 1_000_000,
+            drain: false,
+            batch: 512,
+            patience_us: 400_000,
+            poison: 0,
+            past: 0,
         }
     }
 }
@@ -98,6 +113,12 @@ pub const KINDS: &[&str] = &[
     "reader",
     "strict",
     "nopolicy",
+    "drain",
+    "drains",
+    "draincrash",
+    "collector",
+    "poison",
+    "past",
 ];
 
 impl Mask {
@@ -221,6 +242,64 @@ pub enum Crash {
     Power(Survival),
 }
 
+/// How the collector behaves. Poisonous records (see [`Config`]) are refused by every manner that would store them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Stores, and says so.
+    #[default]
+    Plain,
+    /// Refuses connections.
+    Down,
+    /// Takes the request and never answers.
+    Hang,
+    /// Stores, and answers about when nobody waits any more.
+    Slow,
+    /// Stores, and the connection breaks before the answer.
+    Lost,
+    /// Stores, and never answers.
+    Late,
+    /// Breaks the connection before it has stored.
+    Cut,
+    /// 429.
+    Busy,
+    /// 503.
+    Unavailable,
+    /// 502 or 504 of something in between; what is behind it stored or not.
+    Gateway,
+    /// Stores a part and says how many records it rejects.
+    Partial,
+    /// 500.
+    Error,
+    /// 404.
+    Missing,
+    /// 302 to elsewhere.
+    Redirect,
+    /// 200 with something that is no OTLP answer.
+    Nonsense,
+    /// Stores what arrives; the network delivers a copy once more, later.
+    Twice,
+}
+
+/// All of them with their names.
+pub const MANNERS: &[(&str, Manner)] = &[
+    ("plain", Manner::Plain),
+    ("down", Manner::Down),
+    ("hang", Manner::Hang),
+    ("slow", Manner::Slow),
+    ("lost", Manner::Lost),
+    ("late", Manner::Late),
+    ("cut", Manner::Cut),
+    ("busy", Manner::Busy),
+    ("unavailable", Manner::Unavailable),
+    ("gateway", Manner::Gateway),
+    ("partial", Manner::Partial),
+    ("error", Manner::Error),
+    ("missing", Manner::Missing),
+    ("redirect", Manner::Redirect),
+    ("nonsense", Manner::Nonsense),
+    ("twice", Manner::Twice),
+];
+
 /// Operations by kind, for faults that hit the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpKind {
@@ -267,6 +346,8 @@ pub enum FileKind {
     History,
     /// A bundle.
     Bundle,
+    /// A rejected record.
+    Rejected,
     /// A temporary file.
     Temp,
 }
@@ -306,10 +387,21 @@ pub enum What {
     },
     /// A reader reads the log up to the safe-point.
     Read,
-    /// A consumer writes `telemetry.pos`: everything that was read is delivered, to this part of a thousand.
-    Deliver {
-        /// 1000 = all.
-        permille: u32,
+    /// `telemetry drain` by another process, until everything is delivered.
+    Drain {
+        /// Records in a batch.
+        batch: u32,
+        /// After how many of its effects the process is killed.
+        crash: Option<u32>,
+    },
+    /// The collector behaves so for a while.
+    Collector {
+        /// How.
+        manner: Manner,
+        /// How long.
+        for_us: u64,
+        /// `Retry-After` of its refusals; 0 = none.
+        retry_us: u64,
     },
     /// The node goes down and comes up again after `down_us`.
     Crash {
@@ -400,8 +492,9 @@ impl What {
     pub const fn is_fault(&self) -> bool {
         match self {
             Self::Call(_) | Self::Loop { .. } | Self::Rollback { .. } | Self::Load { .. } | Self::Stop { .. } => false,
-            Self::Read | Self::Deliver { .. } => false,
-            Self::Crash { .. }
+            Self::Read | Self::Drain { .. } => false,
+            Self::Collector { .. }
+            | Self::Crash { .. }
             | Self::FailOp { .. }
             | Self::Full { .. }
             | Self::Stall { .. }

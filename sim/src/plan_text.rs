@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::disk::Survival;
-use crate::plan::{Call, Config, Crash, FileKind, KINDS, Mask, OpKind, Plan, Step, TOOLS, Tool, VERSION, What, When};
+use crate::plan::{
+    Call, Config, Crash, FileKind, KINDS, MANNERS, Mask, OpKind, Plan, Step, TOOLS, Tool, VERSION, What, When,
+};
 
 const OPS: &[(&str, OpKind)] = &[
     ("list", OpKind::List),
@@ -25,6 +27,7 @@ const FILES: &[(&str, FileKind)] = &[
     ("safe", FileKind::SafeSeq),
     ("base", FileKind::Base),
     ("pos", FileKind::Positions),
+    ("rejected", FileKind::Rejected),
     ("activation", FileKind::Activation),
     ("history", FileKind::History),
     ("bundle", FileKind::Bundle),
@@ -51,7 +54,7 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
     let _ = writeln!(out, "sim-plan {VERSION}\nseed {}\nmask {}", plan.seed, plan.mask);
     let _ = writeln!(
         out,
-        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={}",
+        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={} drain={} batch={} patience={} poison={} past={}",
         c.max_in_flight,
         c.max_bytes,
         c.retain_us,
@@ -61,7 +64,12 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
         c.tool_timeout_us,
         c.backstop_us,
         c.sync_us,
-        c.heal_us
+        c.heal_us,
+        u8::from(c.drain),
+        c.batch,
+        c.patience_us,
+        c.poison,
+        c.past
     );
     for step in &plan.steps {
         let _ = print_step(step, out);
@@ -97,7 +105,10 @@ pub(crate) fn print_step(step: &Step, out: &mut String) -> std::fmt::Result {
         }
         What::Stop { down_us } => write!(out, "stop down={down_us}"),
         What::Read => write!(out, "read"),
-        What::Deliver { permille } => write!(out, "deliver permille={permille}"),
+        What::Drain { batch, crash } => write!(out, "drain batch={batch} crash={}", crash_after(crash)),
+        What::Collector { manner, for_us, retry_us } => {
+            write!(out, "collector manner={} for={for_us} retry={retry_us}", name_of(MANNERS, &manner))
+        }
         What::Crash { kind, down_us } => write!(out, "crash kind={} down={down_us}", name_of(CRASHES, &kind)),
         What::FailOp { op, file, nospace, partial } => write!(
             out,
@@ -140,6 +151,11 @@ impl<'a> Fields<'a> {
 
     fn optional<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, String> {
         if self.text(key)? == "none" { Ok(None) } else { self.number(key).map(Some) }
+    }
+
+    /// A number that older plans do not have.
+    fn number_or<T: std::str::FromStr>(&self, key: &str, or: T) -> Result<T, String> {
+        if self.text(key).is_ok() { self.number(key) } else { Ok(or) }
     }
 
     fn one_of<T: Copy>(&self, key: &str, table: &[(&'static str, T)]) -> Result<T, String> {
@@ -230,6 +246,11 @@ fn parse_config(f: &Fields<'_>) -> Result<Config, String> {
         policy: f.optional("policy")?,
         sync_us: f.number("sync")?,
         heal_us: f.number("heal")?,
+        drain: f.number_or("drain", 0u8)? != 0,
+        batch: f.number_or("batch", 512)?,
+        patience_us: f.number_or("patience", 400_000)?,
+        poison: f.number_or("poison", 0)?,
+        past: f.number_or("past", 0)?,
     })
 }
 
@@ -241,7 +262,14 @@ fn parse_what(word: &str, f: &Fields<'_>) -> Result<What, String> {
         "rollback" => What::Rollback { below: f.flag("below")?, crash: f.optional("crash")? },
         "stop" => What::Stop { down_us: f.number("down")? },
         "read" => What::Read,
-        "deliver" => What::Deliver { permille: f.number("permille")? },
+        "drain" => What::Drain { batch: f.number("batch")?, crash: f.optional("crash")? },
+        // What consumers did before there was a drain in the world.
+        "deliver" => What::Drain { batch: 512, crash: None },
+        "collector" => What::Collector {
+            manner: f.one_of("manner", MANNERS)?,
+            for_us: f.number("for")?,
+            retry_us: f.number("retry")?,
+        },
         "crash" => What::Crash { kind: f.one_of("kind", CRASHES)?, down_us: f.number("down")? },
         "failop" => What::FailOp {
             op: f.one_of("op", OPS)?,

@@ -29,6 +29,8 @@ pub enum Stream {
     Garbage,
     /// Choices of the harness, not of a run.
     Harness,
+    /// How long a request takes, and what becomes of it on its way.
+    Net,
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

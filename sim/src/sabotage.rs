@@ -34,12 +34,32 @@ pub enum Sabotage {
     RecoveryDoesNotSync,
     /// Recovery does not write again what a failed sync may have left in the cache alone.
     RewriteSkipped,
+    /// Once the medium was damaged, recovery cannot read the last good frame either.
+    GoodFrameCut,
+    /// Once the medium was damaged, recovery never again reads `telemetry.base`.
+    WholeLogRefused,
     /// `activation.json` is written in place.
     LoadNotAtomic,
     /// The new `activation.json` is not synced before it is renamed.
     RenameWithoutSync,
     /// A run depends on something outside its plan.
     Nondeterminism,
+    /// The drain's driver says that a batch was taken as soon as it leaves.
+    CursorBeforeAnswer,
+    /// The drain reads a safe-point that covers all that was ever handed to the disk.
+    ExportPastSafe,
+    /// The drain believes that every error was delivered.
+    ErrorsForgotten,
+    /// `telemetry.pos` is not synced before it is renamed.
+    CursorNotSynced,
+    /// The writer believes that everything was delivered.
+    UndeliveredRemoved,
+    /// The drain's driver takes a rejection for success.
+    RejectionTaken,
+    /// Everybody gets the drain's lock.
+    DrainLockShared,
+    /// A rejected record never gets its name.
+    RejectedLost,
 }
 
 /// All of them with their names.
@@ -59,7 +79,17 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::FloorIgnored, "floor-ignored"),
     (Sabotage::RecoveryDoesNotSync, "recovery-does-not-sync"),
     (Sabotage::RewriteSkipped, "rewrite-skipped"),
+    (Sabotage::GoodFrameCut, "good-frame-cut"),
+    (Sabotage::WholeLogRefused, "whole-log-refused"),
     (Sabotage::LoadNotAtomic, "load-not-atomic"),
     (Sabotage::RenameWithoutSync, "rename-without-sync"),
     (Sabotage::Nondeterminism, "nondeterminism"),
+    (Sabotage::CursorBeforeAnswer, "cursor-before-answer"),
+    (Sabotage::ExportPastSafe, "export-past-safe-point"),
+    (Sabotage::ErrorsForgotten, "errors-forgotten"),
+    (Sabotage::CursorNotSynced, "cursor-not-synced"),
+    (Sabotage::UndeliveredRemoved, "undelivered-removed"),
+    (Sabotage::RejectionTaken, "rejection-taken"),
+    (Sabotage::DrainLockShared, "drain-lock-shared"),
+    (Sabotage::RejectedLost, "rejected-lost"),
 ];

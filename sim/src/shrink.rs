@@ -20,6 +20,7 @@ pub fn shrink(world: &mut World, plan: &Plan, oracle: Oracle) -> (Plan, u32) {
         let before = best.clone();
         remove_steps(world, &mut best, oracle, &mut runs);
         shorten_loops(world, &mut best, oracle, &mut runs);
+        shorten_past(world, &mut best, oracle, &mut runs);
         simplify(world, &mut best, oracle, &mut runs);
         if best == before || runs > 5_000 {
             return (best, runs);
@@ -67,14 +68,31 @@ fn shorten_loops(world: &mut World, best: &mut Plan, oracle: Oracle, runs: &mut 
     }
 }
 
+/// Halves the log of before the story.
+fn shorten_past(world: &mut World, best: &mut Plan, oracle: Oracle, runs: &mut u32) {
+    while best.config.past > 0 {
+        let mut tried = best.clone();
+        tried.config.past /= 2;
+        *runs += 1;
+        if !fails(world, &tried, oracle) {
+            return;
+        }
+        *best = tried;
+    }
+}
+
 /// Plainer values, one at a time.
 fn simplify(world: &mut World, best: &mut Plan, oracle: Oracle, runs: &mut u32) {
-    let edits: [fn(&mut Plan); 6] = [
+    let edits: [fn(&mut Plan); 10] = [
         |plan| plan.config.strict = false,
         |plan| plan.config.shed = false,
         |plan| plan.config.max_in_flight = 64,
         |plan| plan.config.max_bytes = 1 << 30,
         |plan| plan.config.sync_us = 500,
+        |plan| plan.config.drain = false,
+        |plan| plan.config.poison = 0,
+        |plan| plan.config.batch = 512,
+        |plan| plan.config.patience_us = 400_000,
         |plan| plan.mask.0 = 0,
     ];
     for edit in edits {

@@ -1,9 +1,13 @@
 //! How what is broken on purpose changes chains and operations.
 
-use machines::disk::{Done, FaultKind as Kind, File, Lane, Op, Replaced};
+use std::collections::BTreeMap;
+
+use machines::disk::{Done, FaultKind as Kind, File, Lane, Lock, Op, Replaced};
+use machines::net::{Answer, Body, Got};
+use machines::wal::files::{CLASSES, Positions};
 
 use crate::sabotage::Sabotage;
-use crate::world::World;
+use crate::world::{BACKGROUND, World, fired};
 
 impl World {
     /// A chain as a broken driver or machine would run it.
@@ -53,12 +57,59 @@ impl World {
             (Sabotage::FloorIgnored, Op::Read { file: File::SafeSeq, .. }) if proc == 0 => {
                 Some(Ok(Done::Bytes(vec![0; 8])))
             }
+            (Sabotage::GoodFrameCut, Op::Read { file: File::Live, at, .. })
+                if proc == 0 && !self.node.ready && self.has_fired(fired::MEDIA_LOG) =>
+            {
+                let last = self.ledger.at(crate::ledger::look(&self.disk).last)?;
+                let place = last.start.checked_sub(usize::try_from(*at).ok()?)? + 20;
+                let here = self.disk.number(File::Live) == Some(last.inode);
+                let Ok(Done::Bytes(mut bytes)) = self.disk.apply(op) else { return None };
+                *bytes.get_mut(place).filter(|_| here)? ^= 1;
+                Some(Ok(Done::Bytes(bytes)))
+            }
+            (Sabotage::WholeLogRefused, Op::Read { file: File::Base, .. })
+                if proc == 0 && self.has_fired(fired::MEDIA_LOG) =>
+            {
+                Some(Ok(Done::Bytes(Vec::new())))
+            }
             (Sabotage::OutcomeLost, Op::Append { file: File::Live, bytes, .. })
                 if bytes.windows(15).any(|w| w == b"outcome_unknown") =>
             {
                 Some(Ok(Done::Nothing))
             }
+            (Sabotage::ExportPastSafe, Op::Read { file: File::SafeSeq, .. }) if proc >= BACKGROUND => {
+                let last = self.ledger.entries.last().map_or(0, |entry| entry.seq);
+                Some(Ok(Done::Bytes(last.to_le_bytes().to_vec())))
+            }
+            (Sabotage::ErrorsForgotten, Op::Read { file: File::Positions, .. }) if proc >= BACKGROUND => {
+                let [_, decision, lifecycle] = self.cursors();
+                let error = self.safe_on_disk();
+                Some(Ok(Done::Bytes(self.positions([error, decision, lifecycle])?)))
+            }
+            (Sabotage::UndeliveredRemoved, Op::Read { file: File::Positions, .. }) if proc == 0 => {
+                Some(Ok(Done::Bytes(self.positions([self.safe_on_disk(); 3])?)))
+            }
+            (Sabotage::CursorNotSynced, Op::Sync(File::Temp(Replaced::Positions))) => Some(Ok(Done::Nothing)),
+            (Sabotage::RejectedLost, Op::Rename { to: File::Rejected(_), .. }) => Some(Ok(Done::Nothing)),
+            (Sabotage::DrainLockShared, Op::Lock(Lock::Drain)) => Some(Ok(Done::Nothing)),
             _ => None,
+        }
+    }
+
+    fn positions(&self, cursors: [u64; 3]) -> Option<Vec<u8>> {
+        let cursors: BTreeMap<String, u64> = CLASSES.iter().map(|class| (*class).to_owned()).zip(cursors).collect();
+        Some(Positions { log_id: self.log_id?, cursors }.to_bytes())
+    }
+
+    /// An answer of the collector as a broken driver reads it.
+    pub(crate) fn spoil_answer(&self, got: Got) -> Got {
+        match got {
+            Got::Answered(Answer { status: 400 | 413 | 422, retry_after, body: Body::Other { words } })
+                if self.sabotaged_by(Sabotage::RejectionTaken) =>
+            {
+                Got::Answered(Answer { status: 200, retry_after, body: Body::Full { words } })
+            }
+            other => other,
         }
     }
 }

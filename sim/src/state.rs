@@ -9,8 +9,14 @@ use crate::oracles::Failure;
 use crate::plan::{Call, OpKind};
 /// Nanoseconds of a microsecond.
 pub(crate) const US: u64 = 1_000;
-/// Processes: the node and up to four operators.
-pub(crate) const PROCS: usize = 5;
+/// Operators at once.
+pub(crate) const OPERATORS: usize = 4;
+/// The process of the drain in the background of the runtime; commands follow it.
+pub(crate) const BACKGROUND: usize = 1 + OPERATORS;
+/// Drains at once: one in the background and two commands.
+pub(crate) const DRAINS: usize = 3;
+/// Processes: the node, operators, drains.
+pub(crate) const PROCS: usize = BACKGROUND + DRAINS;
 /// The calls that end a run have these numbers and up.
 pub(crate) const PROBE: u32 = 60_000;
 /// How long a healed world may take to drain, in microseconds.
@@ -20,6 +26,8 @@ pub(crate) const DRAIN_US: u64 = 30_000_000;
 pub(crate) mod fired {
     /// Bytes of the log were damaged on the medium, or the file was cut by an operator.
     pub const MEDIA_LOG: u32 = 1;
+    /// The live file was cut by an operator: the writer notices that its length is wrong.
+    pub const CUT: u32 = 64;
     /// Bytes of policy files were damaged on the medium.
     pub const MEDIA_POLICY: u32 = 2;
     /// A sync reported failure.
@@ -30,6 +38,8 @@ pub(crate) mod fired {
     pub const READ: u32 = 16;
     /// The device was slow or the process stopped: times prove nothing.
     pub const SLOW: u32 = 32;
+    /// Bytes of `telemetry.pos` were damaged. It has no checksum: which of its cursors still are what they were, nobody knows.
+    pub const MEDIA_CURSORS: u32 = 128;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +67,21 @@ pub(crate) enum Ev {
         epoch: u32,
     },
     Client(u32),
+    /// The node is ready and drains in the background from now on.
+    Background {
+        epoch: u32,
+    },
+    DrainDue {
+        proc: u8,
+        epoch: u32,
+        token: u32,
+    },
+    /// A request reaches the collector.
+    Arrive(u32),
+    /// A copy of one does.
+    Copy(u32),
+    /// Its answer reaches the drain.
+    Answer(u32),
     Heal,
     Watch,
 }
@@ -210,6 +235,8 @@ pub(crate) enum Phase {
     Draining,
     Probing,
     Restarting,
+    /// The node is up again for good; what is left is delivered.
+    Delivering,
     Over,
 }
 

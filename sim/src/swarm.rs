@@ -1,12 +1,12 @@
 //! From a seed to a plan: which kinds of faults a run has, how the node is configured, what its users do and what breaks.
 
 use crate::disk::Survival;
-use crate::plan::{Call, Config, Crash, FileKind, KINDS, Mask, OpKind, Plan, Step, Tool, What, When};
+use crate::plan::{Call, Config, Crash, FileKind, KINDS, MANNERS, Manner, Mask, OpKind, Plan, Step, Tool, What, When};
 use crate::policies::{self, BARRING, BROKEN, GOOD, INCOMPATIBLE, OLD, UNCOMPILABLE};
 use crate::rng::{Rng, Stream};
 
 /// In how many of 48 runs each kind is on, in the order of `plan::KINDS`.
-const ODDS: [(&str, u64); 24] = [
+const ODDS: [(&str, u64); 30] = [
     ("process", 24),
     ("power", 24),
     ("double", 16),
@@ -31,6 +31,12 @@ const ODDS: [(&str, u64); 24] = [
     ("reader", 36),
     ("strict", 2),
     ("nopolicy", 4),
+    ("drain", 9),
+    ("drains", 9),
+    ("draincrash", 16),
+    ("collector", 16),
+    ("poison", 6),
+    ("past", 5),
 ];
 
 /// The plan of a seed.
@@ -58,7 +64,8 @@ pub fn mask(seed: u64) -> Mask {
     let calm = rng.ratio(1, 12);
     for (kind, odds) in ODDS {
         let on = rng.ratio(odds, 48);
-        let load = ["loads", "badtools", "badpolicies", "tinylog", "bursts", "reader"].contains(&kind);
+        let load = ["loads", "badtools", "badpolicies", "tinylog", "bursts", "reader", "drain", "drains", "past"];
+        let load = load.contains(&kind);
         mask.set(kind, on && (load || !calm));
     }
     mask
@@ -83,6 +90,20 @@ fn config(seed: u64, mask: Mask) -> Config {
         policy: if mask.has("nopolicy") { None } else { Some(u8::try_from(rng.range(0, 3)).unwrap_or(0)) },
         sync_us: rng.pick(&[60, 200, 500, 1_500, 4_000], 500),
         heal_us,
+        ..delivery(seed, mask)
+    }
+}
+
+/// The part of the configuration that is about the drain, with numbers of its own.
+fn delivery(seed: u64, mask: Mask) -> Config {
+    let mut rng = Rng::new(seed, Stream::Config, 1);
+    Config {
+        drain: mask.has("drain"),
+        batch: rng.pick(&[1, 3, 8, 20, 100, 512, 512, 512], 512),
+        patience_us: rng.pick(&[20_000, 100_000, 600_000, 2_000_000], 400_000),
+        poison: if mask.has("poison") { rng.pick(&[3, 5, 9, 40], 9) } else { 0 },
+        past: if mask.has("past") { rng.range32(1, 40) } else { 0 },
+        ..Config::default()
     }
 }
 
@@ -164,14 +185,49 @@ fn workload(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
         for _ in 0..rng.range(1, 5) {
             let at = rng.range(0, end);
             steps.push(Step { when: When::At(at), what: What::Read });
-            if rng.ratio(1, 2) && !(mask.has("tinylog") && rng.ratio(2, 3)) {
-                let what = What::Deliver { permille: rng.range32(0, 1_000) };
+            if rng.ratio(1, 6) && !(mask.has("tinylog") && rng.ratio(2, 3)) {
+                let batch = rng.range32(1, 1_000);
+                let what = What::Drain { batch: if batch < 80 { batch % 4 + 1 } else { batch }, crash: None };
                 steps.push(Step { when: When::At(at + rng.range(0, 5_000)), what });
             }
         }
     }
     if mask.has("stops") {
         let what = What::Stop { down_us: rng.range(1_000, 50_000) };
+        steps.push(Step { when: When::At(rng.range(0, end)), what });
+    }
+}
+
+/// Drains by command.
+fn drains(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
+    let mut rng = Rng::new(seed, Stream::Load, 1);
+    for _ in 0..rng.range(1, 4) {
+        let at = rng.range(0, end);
+        let mut one = |at: u64| {
+            let crash = (mask.has("draincrash") && rng.ratio(1, 2)).then(|| rng.range32(1, 60));
+            let what = What::Drain { batch: rng.pick(&[1, 4, 10, 50, 512, 512], 512), crash };
+            steps.push(Step { when: When::At(at), what });
+            rng.range(0, 8_000)
+        };
+        // Now and then two at once.
+        let later = one(at);
+        if later < 3_000 {
+            one(at + later);
+        }
+    }
+}
+
+/// The collector misbehaves for a while, some times.
+fn collector(seed: u64, end: u64, steps: &mut Vec<Step>) {
+    let mut rng = Rng::new(seed, Stream::Faults, 2_000);
+    for _ in 0..rng.range(1, 3) {
+        let (_, manner) = rng.pick(MANNERS, ("down", Manner::Down));
+        let manner = if rng.ratio(1, 4) { Manner::Down } else { manner };
+        let what = What::Collector {
+            manner,
+            for_us: rng.range(5_000, 400_000),
+            retry_us: if rng.ratio(1, 2) { rng.range(1, 900_000) } else { 0 },
+        };
         steps.push(Step { when: When::At(rng.range(0, end)), what });
     }
 }
@@ -258,7 +314,7 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
             }
             "stall" => push(What::Stall { for_us: rng.range(5_000, 100_000), add_us: rng.range(1_000, 60_000) }),
             "rot" => {
-                const FILES: [FileKind; 9] = [
+                const FILES: [FileKind; 10] = [
                     FileKind::Live,
                     FileKind::Live,
                     FileKind::Live,
@@ -268,6 +324,7 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
                     FileKind::Activation,
                     FileKind::Bundle,
                     FileKind::Bundle,
+                    FileKind::Positions,
                 ];
                 let policy = [FileKind::Bundle, FileKind::Bundle, FileKind::Activation];
                 let file = if mask.has("loads") && rng.ratio(1, 2) {
@@ -294,6 +351,12 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
     let mut rng = Rng::new(seed, Stream::Faults, 1_000);
     if mask.has("process") || mask.has("power") {
         crashes(&mut rng, mask, end, steps);
+    }
+    if mask.has("drains") {
+        drains(seed, mask, end, steps);
+    }
+    if mask.has("collector") {
+        collector(seed, end, steps);
     }
 }
 

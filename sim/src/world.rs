@@ -6,7 +6,10 @@ use machines::machine::{Effect, Machine as _};
 use machines::runtime;
 
 use crate::clock::Clock;
+use crate::collector::Collector;
 use crate::disk::Disk;
+use crate::drainer::{Drainer, Ended};
+use crate::harm::Harm;
 use crate::lanes::{LANES, Queue};
 use crate::ledger::{Ledger, NONE};
 use crate::marks::{Counts, Mark};
@@ -31,10 +34,18 @@ pub struct World {
     pub(crate) ledger: Ledger,
     pub(crate) node: Node,
     pub(crate) clock: Clock,
-    pub(crate) operators: [Option<Operator>; PROCS - 1],
+    pub(crate) operators: [Option<Operator>; OPERATORS],
     pub(crate) operator_epoch: u32,
     pub(crate) lanes: [Queue; PROCS * LANES],
     pub(crate) lock: Option<u8>,
+    pub(crate) drains: [Option<Box<Drainer>>; DRAINS],
+    pub(crate) drain_epoch: u32,
+    /// Who holds the lock of the drain.
+    pub(crate) drain_lock: Option<u8>,
+    /// The command that holds the writer's lock; the node's process has it while it lives.
+    pub(crate) writer: Option<u8>,
+    pub(crate) last_drain: Option<Ended>,
+    pub(crate) collector: Collector,
     pub(crate) work: Vec<WorkSlot>,
     pub(crate) calls: Vec<CallRec>,
     pub(crate) loops: Vec<LoopState>,
@@ -61,7 +72,8 @@ pub struct World {
     pub(crate) acked: Option<(u32, u64)>,
     pub(crate) fallen_back: bool,
     pub(crate) exposed: Vec<u64>,
-    pub(crate) delivered: u64,
+    /// Frames below are known to have been delivered before they were removed.
+    pub(crate) removed_upto: u64,
     pub(crate) last_crash_us: u64,
     pub(crate) last_crash_process: bool,
     pub(crate) life_effects: [u32; 16],
@@ -72,13 +84,12 @@ pub struct World {
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) first_activation: Vec<u8>,
     timeline: Option<Vec<Line>>,
-    /// The lowest floor of the starts since the log was last checked.
-    pub(crate) unchecked_floor: Option<u64>,
-    /// When the medium of the log was last damaged, in microseconds.
-    pub(crate) damaged_us: u64,
+    pub(crate) harm: Harm,
     /// The number of the last probe, from `PROBE`.
     pub(crate) probe: u32,
     pub(crate) log_id: Option<machines::ids::Uuid>,
+    /// Fingerprints of what was written as `telemetry.base`.
+    pub(crate) bases: Vec<u64>,
 }
 
 impl World {
@@ -159,6 +170,12 @@ impl World {
             lane.ops = 0;
         }
         self.lock = None;
+        self.drains = Default::default();
+        self.drain_epoch = 0;
+        self.drain_lock = None;
+        self.writer = None;
+        self.last_drain = None;
+        self.collector.reset();
         self.work.clear();
         self.calls.clear();
         self.loops.clear();
@@ -179,17 +196,17 @@ impl World {
         self.acked = None;
         self.fallen_back = false;
         self.exposed.clear();
-        self.delivered = 0;
+        self.removed_upto = 1;
         self.last_crash_us = 0;
         self.last_crash_process = false;
         self.life_effects = [0; 16];
         self.trace = Trace::default();
         self.failure = None;
         self.first_activation.clear();
-        self.damaged_us = 0;
-        self.unchecked_floor = None;
+        self.harm.reset();
         self.probe = 0;
         self.log_id = None;
+        self.bases.clear();
         if let Some(lines) = &mut self.timeline {
             lines.clear();
         }
@@ -216,7 +233,8 @@ impl World {
                 | What::Rollback { .. }
                 | What::Stop { .. }
                 | What::Read
-                | What::Deliver { .. }
+                | What::Drain { .. }
+                | What::Collector { .. }
                 | What::Crash { .. }
                 | What::FailOp { .. }
                 | What::Full { .. }
@@ -234,6 +252,7 @@ impl World {
         self.calls.dedup_by_key(|rec| rec.call.id);
         self.triggers.sort_unstable();
         self.install();
+        self.write_past();
         self.push(0, Ev::Start { epoch: 0 });
         self.push(self.plan.config.heal_us * US, Ev::Heal);
     }
@@ -292,7 +311,7 @@ impl World {
 
     fn dispatch(&mut self, entry: Entry) {
         // A stopped process does nothing until it goes on.
-        if self.now < self.node.paused_until && is_of_node(entry.ev) {
+        if self.now < self.node.paused_until && self.is_of_node(entry.ev) {
             let at = self.node.paused_until;
             return self.push(at, entry.ev);
         }
@@ -302,12 +321,22 @@ impl World {
             Ev::Work { slot, epoch } => self.work_event(slot, epoch),
             Ev::Due { epoch, token } => self.due_event(epoch, token),
             Ev::Start { epoch } => {
-                if epoch == self.node.epoch && self.node.machine.is_none() {
-                    self.start_node();
+                if epoch != self.node.epoch || self.node.machine.is_some() {
+                    return;
                 }
+                if self.writer.is_some() {
+                    // A command has the log open; whoever starts the node tries again.
+                    return self.push(self.now + 3_000 * US, Ev::Start { epoch });
+                }
+                self.start_node();
             }
             Ev::Early { tag, epoch } => self.early_event(tag, epoch),
             Ev::Client(at) => self.next_of_loop(at),
+            Ev::Background { epoch } => self.start_background(epoch),
+            Ev::DrainDue { proc, epoch, token } => self.drain_due(usize::from(proc), epoch, token),
+            Ev::Arrive(number) => self.arrive(number),
+            Ev::Copy(number) => self.copy(number),
+            Ev::Answer(number) => self.answer(number),
             Ev::Heal => self.heal(),
             Ev::Watch => self.watch(),
         }
@@ -331,7 +360,10 @@ impl World {
             What::Rollback { below, crash } => self.rollback(below, crash),
             What::Stop { down_us } => self.stop_node(down_us),
             What::Read => self.read_log(),
-            What::Deliver { permille } => self.deliver(permille),
+            What::Drain { batch, crash } => {
+                self.drain_command(batch, crash);
+            }
+            What::Collector { manner, for_us, retry_us } => self.collector_becomes(manner, for_us, retry_us),
             What::Crash { kind, down_us } => self.crash_node(kind, down_us),
             What::FailOp { op, file, nospace, partial } => self.armed.push(Armed { op, file, nospace, partial }),
             What::Full { for_us, syncs, renames } => {
@@ -346,10 +378,7 @@ impl World {
             }
             What::Rot { file, place, evicted } => self.rot(file, place, evicted),
             What::Misdirect => {
-                if self.disk.misdirect(machines::disk::File::Live) {
-                    self.damaged_us = self.us();
-                    self.fired |= fired::MEDIA_LOG;
-                }
+                self.disk.misdirect(machines::disk::File::Live);
             }
             What::CutLive { permille } => self.cut_live(permille),
             What::Jump { by_us } => {
@@ -360,7 +389,7 @@ impl World {
             }
             What::Drift { ppm } => {
                 self.clock.drift(self.now, ppm);
-                self.reschedule();
+                self.reschedule_all();
             }
             What::Pause { for_us } => {
                 self.node.paused_until = self.now + for_us * US;
@@ -408,6 +437,14 @@ impl World {
         }
     }
 
+    /// The clocks changed: asks everybody again when they want to be woken.
+    pub(crate) fn reschedule_all(&mut self) {
+        self.reschedule();
+        for proc in BACKGROUND..PROCS {
+            self.reschedule_drain(proc);
+        }
+    }
+
     /// Asks the node again when it wants to be woken.
     pub(crate) fn reschedule(&mut self) {
         let Some(machine) = &self.node.machine else { return };
@@ -422,12 +459,20 @@ impl World {
     }
 }
 
-/// Whether the event happens inside the node's process.
-const fn is_of_node(ev: Ev) -> bool {
-    match ev {
-        Ev::Disk { proc, .. } => proc == 0,
-        Ev::Due { .. } | Ev::Work { .. } | Ev::Early { .. } => true,
-        Ev::Step(_) | Ev::Start { .. } | Ev::Client(_) | Ev::Heal | Ev::Watch => false,
+impl World {
+    /// Whether the event happens inside the node's process.
+    fn is_of_node(&self, ev: Ev) -> bool {
+        let ours = |proc: u8| proc == 0 || usize::from(proc) == BACKGROUND;
+        match ev {
+            Ev::Disk { proc, .. } | Ev::DrainDue { proc, .. } => ours(proc),
+            Ev::Due { .. } | Ev::Work { .. } | Ev::Early { .. } | Ev::Background { .. } => true,
+            Ev::Answer(number) => {
+                self.collector.requests.get(number as usize).is_some_and(|request| ours(request.proc))
+            }
+            Ev::Step(_) | Ev::Start { .. } | Ev::Client(_) | Ev::Arrive(_) | Ev::Copy(_) | Ev::Heal | Ev::Watch => {
+                false
+            }
+        }
     }
 }
 

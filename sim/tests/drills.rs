@@ -1,8 +1,8 @@
-//! Two of the five drills of SPEC 13, by seed. The others belong to parts that are simulated elsewhere.
+//! Three of the five drills of SPEC 13, by seed. The others belong to parts that are simulated elsewhere.
 
 use sim::disk::Survival;
 use sim::marks::Mark;
-use sim::plan::{Call, Config, Crash, FileKind, Mask, Plan, Step, Tool, What, When};
+use sim::plan::{Call, Config, Crash, FileKind, Manner, Mask, Plan, Step, Tool, What, When};
 use sim::sweep::run;
 use sim::world::World;
 
@@ -84,4 +84,39 @@ fn drill_2_every_answered_call_is_in_the_log_after_kills_under_load() {
     }
     assert!(answered > 10_000, "{answered} calls were answered");
     assert!(world.counts.of(Mark::OutcomeUnknown) > 50);
+}
+
+/// The collector is down while calls go on and some of their tools fail, with crashes of the node: nothing is lost, nothing is
+/// removed, and when it is back errors go first (FAULTS N01). The oracles hold every batch and every cursor against the log.
+#[test]
+fn drill_3_n01_a_collector_outage_loses_nothing_and_errors_go_first_after_it() {
+    let mut world = World::default();
+    let seeds = 300;
+    for seed in 0..seeds {
+        let background = seed % 2 == 0;
+        let config = Config {
+            heal_us: 1_500_000,
+            drain: background,
+            batch: if seed % 3 == 0 { 2 } else { 16 },
+            past: u32::try_from(seed % 7).unwrap(),
+            ..Config::default()
+        };
+        let tools = [Tool::Echo, Tool::Echo, Tool::Fail];
+        let call = |id: u32| What::Call(Call { id, tool: tools[id as usize % 3], class: 0, pad: 0 });
+        let mut steps: Vec<Step> = (1..50u32).map(|id| at(u64::from(id) * 12_000, call(id))).collect();
+        let manner =
+            [Manner::Down, Manner::Hang, Manner::Unavailable, Manner::Late][usize::try_from(seed % 4).unwrap()];
+        steps.push(at(0, What::Collector { manner, for_us: 700_000, retry_us: 0 }));
+        steps.push(at(300_000 + seed * 17, What::Drain { batch: 8, crash: None }));
+        if seed % 5 < 2 {
+            let kind = if seed % 5 == 0 { Crash::Process } else { Crash::Power(Survival::Mix) };
+            steps.push(at(450_000 + seed * 211, What::Crash { kind, down_us: 8_000 }));
+        }
+        steps.push(at(800_000, What::Drain { batch: 5, crash: None }));
+        must_hold(&mut world, &Plan { seed, config, mask: Mask::default(), steps });
+    }
+    assert_eq!(world.counts.of(Mark::Drained), seeds, "every run ends with everything delivered");
+    assert!(world.counts.of(Mark::CollectorBack) > 50, "{} times back", world.counts.of(Mark::CollectorBack));
+    assert!(world.counts.of(Mark::ErrorsFirst) > 100, "{} times errors first", world.counts.of(Mark::ErrorsFirst));
+    assert!(world.counts.of(Mark::SentAgain) > 20, "{} times sent again", world.counts.of(Mark::SentAgain));
 }

@@ -92,15 +92,19 @@ fn d_each_sabotage_is_caught_within_1000_seeds() {
 fn e_every_crash_point_of_a_small_plan_is_survived() {
     let mut world = World::default();
     let crashes = exhaust::crashes(&mut world, &exhaust::small_plan(1), true);
+    let draining = exhaust::crashes(&mut world, &exhaust::draining_plan(1), true);
     let loads = exhaust::loads(&mut world, 1);
-    for report in [&crashes, &loads] {
+    let drains = exhaust::drains(&mut world, 1);
+    for report in [&crashes, &draining, &loads, &drains] {
         if let Some((plan, failure)) = &report.failure {
             panic!("{}: {}\n{plan}", failure.oracle.name(), failure.words);
         }
     }
     assert!(crashes.points > 5_000, "only {} crash points", crashes.points);
     assert!(loads.points >= 300, "only {} crash points of loads", loads.points);
-    println!("sim: {} crash points", crashes.points + loads.points);
+    assert!(draining.points > 3_000, "only {} crash points with a drain in the background", draining.points);
+    assert!(drains.points >= 180, "only {} crash points of drains", drains.points);
+    println!("sim: {} crash points", crashes.points + draining.points + loads.points + drains.points);
 }
 
 /// C10: the same seeds give the same traces on any number of threads and in a world that was used before.
@@ -158,8 +162,8 @@ impl DiskUnderTest for Simulated {
         let mut lanes: Vec<Vec<(Tag, Vec<Op>)>> = vec![Vec::new(), Vec::new(), Vec::new()];
         for chain in chains {
             let lane = match chain.0.lane {
-                Lane::Log => 0,
-                Lane::Keeping => 1,
+                Lane::Log | Lane::Drain => 0,
+                Lane::Keeping | Lane::Cursors => 1,
                 Lane::Policy => 2,
             };
             lanes[lane].push(chain);

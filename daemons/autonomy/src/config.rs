@@ -24,6 +24,11 @@ pub struct File {
     pub wal_max_bytes: Option<u64>,
     pub wal_retain: Option<Duration>,
     pub wal_on_full: Option<OnFull>,
+    pub otlp_endpoint: Option<String>,
+    pub otlp_headers: Vec<String>,
+    pub otlp_ca: Option<PathBuf>,
+    pub otlp_cert: Option<PathBuf>,
+    pub otlp_key: Option<PathBuf>,
     pub tool_timeout: Option<Duration>,
     pub shell_enabled: bool,
     pub shell_dir: Option<PathBuf>,
@@ -54,6 +59,7 @@ impl File {
         let listen = root.section("listen");
         let policy = root.section("policy");
         let wal = root.section("wal");
+        let otlp = root.section("otlp");
         let tools = root.section("tools");
         let shell = tools.section("shell");
         let mut odd = Vec::new();
@@ -81,11 +87,16 @@ impl File {
             wal_max_bytes: wal.number("max_bytes", 1 << 20, 1 << 50),
             wal_retain: wal.span("retain"),
             wal_on_full: wal.choice("on_full", &[("deny", OnFull::Deny), ("shed_lifecycle", OnFull::ShedLifecycle)]),
+            otlp_endpoint: otlp.text("endpoint"),
+            otlp_headers: otlp.texts("headers").unwrap_or_default(),
+            otlp_ca: otlp.path("ca"),
+            otlp_cert: otlp.path("cert"),
+            otlp_key: otlp.path("key"),
             tool_timeout: tools.span("timeout"),
             shell_enabled: shell.bool("enabled").unwrap_or(false),
             shell_dir: shell.path("dir"),
         };
-        for section in [node, listen, policy, wal, shell, tools, root] {
+        for section in [node, listen, policy, wal, otlp, shell, tools, root] {
             section.finish();
         }
         let mut faults = document.into_faults();

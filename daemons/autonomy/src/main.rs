@@ -1,5 +1,6 @@
 //! The `autonomy` command: parses flags and configuration, builds the wiring, calls `io`; it decides nothing.
 
+mod background;
 mod bundles;
 mod cli;
 mod config;
@@ -9,6 +10,7 @@ mod policy;
 mod run;
 mod runtime;
 mod settings;
+mod telemetry;
 mod wal;
 
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         cli::Command::Run(args) => run::run(&args),
         cli::Command::Policy(command) => policy::dispatch(command, cli.output),
         cli::Command::Wal(command) => wal::dispatch(command, cli.output),
+        cli::Command::Telemetry(command) => telemetry::dispatch(command, cli.output),
         cli::Command::Version => version(cli.output),
     };
     match ended {

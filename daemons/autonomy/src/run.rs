@@ -57,6 +57,7 @@ pub fn run(args: &cli::Run) -> Ended {
         wal_retain: Duration::from_secs(7 * 86_400),
         wal_on_full: OnFull::Deny,
         tools: ToolConfig::default(),
+        exporter: None,
         log,
     };
     let code = runtime::tokio_runtime()?.block_on(async {

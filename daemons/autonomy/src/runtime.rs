@@ -14,6 +14,7 @@ use io_node::node::{Node, Parts, Phase};
 use io_node::policies::{Limits, STACK_BYTES, this_thread_may_judge};
 use io_node::tools::Tools;
 use io_node::tools::registry::{self, ToolConfig};
+use io_telemetry::Exporter;
 use machines::disk::{Done, File, Op};
 use machines::machine::{Level, Note};
 use machines::runtime::Mode;
@@ -29,9 +30,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::background::Background;
 use crate::cli::{self, LogFormat, LogLevel, VERSION};
 use crate::config::{self, is_strict, tightened};
 use crate::failure::{Ended, Failure};
+use crate::telemetry;
 
 /// The variable that turns strict mode on.
 pub const STRICT_VARIABLE: &str = "AUTONOMY_STRICT_MODE";
@@ -58,6 +61,8 @@ pub struct Plan {
     pub wal_retain: Duration,
     pub wal_on_full: OnFull,
     pub tools: ToolConfig,
+    /// Where the log is delivered to in the background, if anywhere.
+    pub exporter: Option<Exporter>,
     pub log: Log,
 }
 
@@ -135,6 +140,7 @@ pub fn open_log(format: LogFormat, level: LogLevel) -> Log {
 fn plan(args: &cli::Start) -> Result<Plan, Failure> {
     let file = config::File::read(args.config.as_deref())?;
     let log = open_log(args.log_format, args.log_level);
+    let exporter = exporter(args.otlp_endpoint.as_ref(), &file)?;
     let state_root = args.state_root.clone().or(file.state_root).unwrap_or_else(|| PathBuf::from(cli::STATE_ROOT));
     let token_file = args.token_file.clone().or(file.token_file);
     let token = token_file.map(|path| Token::read(&path)).transpose().map_err(|error| match error {
@@ -159,8 +165,19 @@ fn plan(args: &cli::Start) -> Result<Plan, Failure> {
         wal_retain: file.wal_retain.unwrap_or(Duration::from_secs(7 * 86_400)),
         wal_on_full: file.wal_on_full.unwrap_or(OnFull::Deny),
         tools: ToolConfig { shell_enabled: file.shell_enabled, shell_dir: file.shell_dir },
+        exporter,
         log,
     })
+}
+
+/// What delivers the log, by flag or by file.
+fn exporter(endpoint: Option<&String>, file: &config::File) -> Result<Option<Exporter>, Failure> {
+    let Some(endpoint) = endpoint.or(file.otlp_endpoint.as_ref()) else { return Ok(None) };
+    let peer = cli::Peer {
+        headers: file.otlp_headers.clone(),
+        tls: cli::Tls { ca: file.otlp_ca.clone(), cert: file.otlp_cert.clone(), key: file.otlp_key.clone() },
+    };
+    telemetry::exporter(endpoint, cli::Encoding::default(), true, &peer).map(Some)
 }
 
 /// A node that serves.
@@ -170,12 +187,13 @@ pub struct Running {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     patience: Duration,
+    drain: Option<Background>,
     /// Held until the process ends.
     _lock: WriterLock,
 }
 
 /// Opens the files, binds the address, starts the node, and returns when it is ready.
-pub async fn boot(plan: Plan) -> Result<Running, Failure> {
+pub async fn boot(mut plan: Plan) -> Result<Running, Failure> {
     raise_file_limit();
     let metrics = Arc::new(Metrics::default());
     let disk =
@@ -196,12 +214,13 @@ pub async fn boot(plan: Plan) -> Result<Running, Failure> {
     let tools = Tools::new(registry::all(&plan.tools));
     let machine = machine_config(&plan, &node_id, &tools)?;
     let log = plan.log;
+    let exporter = plan.exporter.take();
     let parts = Parts {
         disk: Arc::new(disk),
         tools,
         node_id: node_id.clone(),
         limits: Limits { time: Some(plan.decision_limit), ..Limits::default() },
-        metrics,
+        metrics: Arc::clone(&metrics),
         log,
         on_halt: Box::new(move |halt| {
             log.note(&Note::new(Level::Error, "runtime.halted").with("reason", halt.message));
@@ -219,7 +238,12 @@ pub async fn boot(plan: Plan) -> Result<Running, Failure> {
     let server = tokio::spawn(http::serve(listener, app, stopped));
     node.reached(Phase::Ready).await;
     started(&log, &node, address, &plan);
-    Ok(Running { node, address, stop, server, patience: plan.tool_timeout + STOP_MARGIN, _lock: lock })
+    let drain = match (exporter, &plan.layout.telemetry) {
+        (Some(exporter), Some(folder)) => Some(Background::start(folder, exporter, metrics, log)?),
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    let patience = plan.tool_timeout + STOP_MARGIN;
+    Ok(Running { node, address, stop, server, patience, drain, _lock: lock })
 }
 
 impl Running {
@@ -230,6 +254,10 @@ impl Running {
     pub async fn stop(self) -> Result<u8, Failure> {
         let late = |what: &str| Failure::refused(format!("{what} within {:?}", self.patience));
         self.stop.send_replace(true);
+        if let Some(drain) = self.drain {
+            // What was not delivered waits in the log for the next start.
+            let _ = tokio::task::spawn_blocking(move || drain.stop()).await;
+        }
         let ended = tokio::time::timeout(self.patience, self.server).await;
         ended.map_err(|_| late("the last calls were not answered")).map(|_| ())?;
         let ended = tokio::time::timeout(self.patience, self.node.stop()).await;

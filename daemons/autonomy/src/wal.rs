@@ -10,10 +10,11 @@ use io_drive::lock::{LockError, WriterLock};
 use io_drive::once::run_to_end;
 use io_drive::quarantine::Quarantine;
 use io_node::records::{each_frame, sealed_first, segments};
-use machines::disk::{Dir, Done, FaultKind, File, Op, Replaced, replace};
+use machines::disk::{Dir, Done, FaultKind, File, Lock, Op, Replaced, replace};
 use machines::ids::IdSource;
 use machines::json::Value;
 use machines::wal::files::{Base, Positions, parse_safe_seq};
+use machines::wal::frame::Frame;
 use machines::wal::recovery::{Finding, Output as Found, Recovery};
 use machines::wal::repair::{Repair, Summary, Verdict as Mend};
 
@@ -180,7 +181,7 @@ fn look(dir: &Path) -> Result<(Finding, Base), Failure> {
     }
 }
 
-fn open(dir: &Path) -> Result<Disk, Failure> {
+pub fn open(dir: &Path) -> Result<Disk, Failure> {
     Disk::open_existing(&Layout::log(dir)).map_err(|error| match error {
         OpenError::NotAFolder(_) => Failure::refused(error.to_string()),
         OpenError::Create(..) | OpenError::Open(..) => Failure::unreadable(error.to_string()),
@@ -212,7 +213,8 @@ fn tail(args: &cli::Tail) -> Ended {
     }
 }
 
-fn safe_seq(disk: &Disk) -> Result<u64, FaultKind> {
+/// The published safe-point.
+pub fn safe_seq(disk: &Disk) -> Result<u64, FaultKind> {
     match disk.execute(vec![Op::Read { file: File::SafeSeq, at: 0, len: SMALL }]) {
         Ok(Done::Bytes(bytes)) => Ok(parse_safe_seq(&bytes).unwrap_or(0)),
         Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => Ok(0),
@@ -220,8 +222,51 @@ fn safe_seq(disk: &Disk) -> Result<u64, FaultKind> {
     }
 }
 
+/// Prints every durable frame from a sequence on.
+pub fn export(dir: &Path, from: u64) -> Ended {
+    let disk = open(dir)?;
+    base(&disk, dir)?;
+    let failed = |kind: FaultKind| Failure::unreadable(format!("{}: {kind}", dir.display()));
+    let safe = safe_seq(&disk).map_err(failed)?;
+    print_frames(&disk, from, safe).map_err(failed)?;
+    Ok(0)
+}
+
+/// What `telemetry.base` says.
+pub fn base(disk: &Disk, dir: &Path) -> Result<Base, Failure> {
+    let bytes = small(disk, File::Base).map_err(|kind| Failure::unreadable(format!("{}: {kind}", dir.display())))?;
+    let Some(bytes) = bytes else {
+        return Err(Failure::unreadable(format!("{}: there is no log in this folder", dir.display())));
+    };
+    Base::parse(&bytes).ok_or_else(|| {
+        Failure::refused(format!("{}: telemetry.base is damaged; look with `autonomy wal verify`", dir.display()))
+    })
+}
+
+/// Whether there is no file of a log.
+pub fn is_empty(disk: &Disk) -> bool {
+    matches!(disk.execute(vec![Op::List]), Ok(Done::Listing(files)) if files.is_empty())
+}
+
 /// Prints the frames from `next` to `safe`; the sequence after the last one printed.
-fn print_frames(disk: &Disk, mut next: u64, safe: u64) -> Result<u64, FaultKind> {
+fn print_frames(disk: &Disk, next: u64, safe: u64) -> Result<u64, FaultKind> {
+    let next = frames_between(disk, next, safe, &mut |_, bytes| {
+        // Each frame ends in its line feed. A reader that has gone away ends the listing.
+        if std::io::stdout().lock().write_all(bytes).is_err() {
+            std::process::exit(0);
+        }
+    })?;
+    let _ = std::io::stdout().lock().flush();
+    Ok(next)
+}
+
+/// Calls `each` with the frames from `next` to `safe` and their bytes; the sequence after the last one.
+pub fn frames_between(
+    disk: &Disk,
+    mut next: u64,
+    safe: u64,
+    each: &mut dyn FnMut(&Frame<'_>, &[u8]),
+) -> Result<u64, FaultKind> {
     let files = segments(disk)?;
     // The live file's first sequence is not in its name: it is looked into in any case.
     let starts_by = |file: &File| sealed_first(*file).is_some_and(|first| first.get() <= next);
@@ -230,10 +275,7 @@ fn print_frames(disk: &Disk, mut next: u64, safe: u64) -> Result<u64, FaultKind>
         let ended = each_frame(disk, *file, 0, &mut |frame, bytes| {
             let seq = frame.seq.get();
             if seq >= next && seq <= safe {
-                // Each frame ends in its line feed. A reader that has gone away ends the listing.
-                if std::io::stdout().lock().write_all(bytes).is_err() {
-                    std::process::exit(0);
-                }
+                each(frame, bytes);
                 next = seq + 1;
             }
             seq >= safe
@@ -242,7 +284,6 @@ fn print_frames(disk: &Disk, mut next: u64, safe: u64) -> Result<u64, FaultKind>
             break;
         }
     }
-    let _ = std::io::stdout().lock().flush();
     Ok(next)
 }
 
@@ -253,6 +294,13 @@ fn repair(args: &cli::Repair, output: Output) -> Ended {
     // Held to the end: nobody writes meanwhile.
     let _lock = WriterLock::take(folder).map_err(|error| match error {
         LockError::Held(_) | LockError::Io(_) => Failure::refused(format!("{}: {error}", dir.display())),
+    })?;
+    // Nor does anybody read it: what a drain knows of the files would be wrong afterwards.
+    disk.execute(vec![Op::Lock(Lock::Drain)]).map_err(|fault| match fault.kind {
+        FaultKind::Held => {
+            Failure::refused(format!("{}: a drain is at work on this log; stop it first", dir.display()))
+        }
+        kind => Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display())),
     })?;
     let failed = |kind: FaultKind| Failure::refused(format!("{}: {kind}", dir.display()));
     let plan = plan(&disk).map_err(failed)?;
@@ -293,13 +341,15 @@ struct RepairPlan {
     /// The safe-point, when it has to be written.
     safe: Option<u64>,
     drop_positions: bool,
+    /// The cursors, when they have to step back so that tombstones are delivered.
+    lowered: Option<Positions>,
     summary: Summary,
 }
 
 impl RepairPlan {
     fn is_nothing(&self) -> bool {
         let files = self.files.iter().all(|(_, mend)| *mend == Mend::Keep);
-        files && self.base.is_none() && self.safe.is_none() && !self.drop_positions
+        files && self.base.is_none() && self.safe.is_none() && !self.drop_positions && self.lowered.is_none()
     }
 
     fn text(&self) -> String {
@@ -330,6 +380,12 @@ impl RepairPlan {
                 "telemetry.pos: of another log or unreadable, taken out; everything will be delivered again".into(),
             );
         }
+        if let Some(lowered) = &self.lowered {
+            let from = lowered.cursors.get("error").copied().unwrap_or(0).saturating_add(1);
+            lines.push(format!(
+                "telemetry.pos: errors from {from} on will be delivered again, the tombstones among them"
+            ));
+        }
         lines.join("\n")
     }
 }
@@ -352,13 +408,14 @@ fn plan(disk: &Disk) -> Result<RepairPlan, FaultKind> {
         mended.push((file, if missing { Mend::Replace(file, Vec::new()) } else { mend }));
     }
     let (base, base_is_new, summary) = repair.finish();
+    let lowered = positions.as_ref().filter(|p| p.log_id == base.log_id).and_then(|p| summary.lowered(p));
     let ours = positions.is_some_and(|positions| positions.log_id == base.log_id);
     let drop_positions = positions_bytes.is_some() && !ours;
     // A safe-point that only lags behind a log in order is what every crash leaves.
     let in_order = mended.iter().all(|(_, mend)| *mend == Mend::Keep) && !base_is_new;
     let lags = safe.is_some_and(|safe| safe <= summary.last && safe + 1 >= base.first_seq.get());
     let safe = (safe != Some(summary.last) && !(in_order && lags)).then_some(summary.last);
-    Ok(RepairPlan { files: mended, base: base_is_new.then_some(base), safe, drop_positions, summary })
+    Ok(RepairPlan { files: mended, base: base_is_new.then_some(base), safe, drop_positions, lowered, summary })
 }
 
 /// First every damaged file gets its second name in the quarantine, then each is replaced; cut short anywhere, the
@@ -377,6 +434,10 @@ fn carry_out(disk: &Disk, folder: std::os::fd::BorrowedFd<'_>, plan: &RepairPlan
     }
     if plan.drop_positions {
         run(vec![Op::Remove(File::Positions), Op::SyncDir(Dir::Telemetry)])?;
+    }
+    if let Some(lowered) = &plan.lowered {
+        // Before the tombstones are there: cut short in between, it delivers some errors twice and none never.
+        run(replace(Replaced::Positions, lowered.to_bytes()))?;
     }
     for (file, mend) in &plan.files {
         match mend {

@@ -185,8 +185,13 @@ where
                         Lane::Log => *log |= self.push_log((tag, chain), lead),
                         Lane::Keeping => *keeping |= push(&shared.keeping, (tag, chain)),
                         Lane::Policy => *policy |= push(&shared.policy, (tag, chain)),
+                        Lane::Drain | Lane::Cursors => panic!("{}: the drain has a driver of its own", M::NAME),
                     },
-                    other @ (Effect::Work(..) | Effect::Output(_) | Effect::Note(_) | Effect::Halt(_)) => {
+                    other @ (Effect::Net(..)
+                    | Effect::Work(..)
+                    | Effect::Output(_)
+                    | Effect::Note(_)
+                    | Effect::Halt(_)) => {
                         rest.push_back(other);
                     }
                 }
@@ -249,6 +254,7 @@ where
             Effect::Output(output) => hands.output(output),
             Effect::Note(note) => hands.note(note),
             Effect::Halt(halt) => hands.halt(halt),
+            Effect::Net(tag, _) => panic!("{}: this driver has no network: {tag:?}", M::NAME),
             // Moved to their lanes in `step`.
             Effect::Disk(..) => {}
         }

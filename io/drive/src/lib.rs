@@ -14,6 +14,7 @@ pub mod lock;
 pub mod log;
 pub mod once;
 pub mod pool;
+pub mod pump;
 pub mod quarantine;
 mod queue;
 mod timer;

@@ -51,6 +51,7 @@ pub fn run_to_end<M: Machine>(
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, chain) => events.push_back(Event::Disk(tag, disk.execute(chain))),
+                Effect::Net(tag, _) => panic!("{}: a command's machine has no network here: {tag:?}", M::NAME),
                 Effect::Work(tag, op) => events.extend(work(op).map(|got| Event::Work(tag, got))),
                 Effect::Output(output) => said = said.or(Some(output)),
                 Effect::Note(line) => note(line),

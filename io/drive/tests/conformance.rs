@@ -36,7 +36,7 @@ impl Machine for Forward {
                 self.completed += 1;
                 out.output((self.completed, tag, completion));
             }
-            Event::Start(_) | Event::Due | Event::Work(..) => {}
+            Event::Start(_) | Event::Due | Event::Net(..) | Event::Work(..) => {}
         }
     }
 
@@ -88,6 +88,7 @@ impl Real {
             Dir::Telemetry => self.root.path().join("telemetry"),
             Dir::Policy => self.root.path().join("policy"),
             Dir::Bundles => self.root.path().join("policy/bundles"),
+            Dir::Rejected => self.root.path().join("telemetry/rejected"),
         };
         folder.join(file.name())
     }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use machines::drain;
 use machines::runtime::{Mode, Status};
 
 /// All metrics of a node. What the machine counts itself is read from its status when somebody asks.
@@ -25,6 +26,8 @@ pub struct Metrics {
     connections: Gauge,
     /// Set together from one status.
     shown: Mutex<Shown>,
+    /// The background drain as it last stood.
+    drain: Mutex<Option<drain::Status>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +63,9 @@ struct Shown {
     bytes: Gauge,
     segments: Gauge,
     shed: Gauge,
+    drained: Gauge,
+    rejected: Gauge,
+    trouble: Gauge,
 }
 
 const MODES: [Mode; 5] = [Mode::WalFailed, Mode::Strict, Mode::NoPolicy, Mode::WalFull, Mode::Normal];
@@ -81,6 +87,7 @@ impl Default for Metrics {
             panics: Family::default(),
             connections: Gauge::default(),
             shown: Mutex::new(Shown::default()),
+            drain: Mutex::new(None),
             registry: Registry::default(),
         };
         registry.register("calls", "Answers to tool calls by decision and HTTP status", metrics.answers.clone());
@@ -108,6 +115,21 @@ impl Default for Metrics {
             registry.register("wal_bytes", "Bytes of all frames", shown.bytes.clone());
             registry.register("wal_segments", "Files that hold frames", shown.segments.clone());
             registry.register("wal_shed_events", "Lifecycle events shed for want of room", shown.shed.clone());
+            registry.register(
+                "drain_sent_events",
+                "Events that the collector took since the start",
+                shown.drained.clone(),
+            );
+            registry.register(
+                "drain_rejected_records",
+                "Records that the collector rejected since the start",
+                shown.rejected.clone(),
+            );
+            registry.register(
+                "drain_in_trouble",
+                "1 while the last try of the background drain failed",
+                shown.trouble.clone(),
+            );
         }
         Self { registry, ..metrics }
     }
@@ -136,6 +158,17 @@ impl Metrics {
         self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
+    /// The background drain stands so.
+    pub fn drains(&self, status: drain::Status) {
+        *self.drain.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(status);
+    }
+
+    /// How the background drain stands; `None` when there is none.
+    #[must_use]
+    pub fn drain(&self) -> Option<drain::Status> {
+        self.drain.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
     /// Everything as text in the OpenMetrics format.
     #[must_use]
     pub fn text(&self, status: &Status) -> String {
@@ -153,6 +186,11 @@ impl Metrics {
             set(&shown.bytes, wal.bytes);
             set(&shown.segments, wal.segments);
             set(&shown.shed, wal.shed);
+        }
+        if let Some(drain) = self.drain() {
+            set(&shown.drained, drain.sent);
+            set(&shown.rejected, drain.rejected);
+            set(&shown.trouble, u64::from(drain.trouble.is_some()));
         }
         let mut text = String::new();
         // Writing into a string fails for no metric.

@@ -73,6 +73,7 @@ pub fn sealed_first(file: File) -> Option<Seq> {
         | File::SafeSeq
         | File::Base
         | File::Positions
+        | File::Rejected(_)
         | File::Activation
         | File::History
         | File::Bundle(_)

@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 
 use machines::activation::Slot;
+use machines::drain;
 use machines::json::Value;
 use machines::runtime::Status;
 
-/// The status as a JSON object: versions, node, mode, policies, log, limits, counters.
+/// The status as a JSON object: versions, node, mode, policies, log, drain, limits, counters.
 #[must_use]
-pub fn text(status: &Status, node_id: &str, version: &str, max_in_flight: usize) -> String {
+pub fn text(
+    status: &Status,
+    drain: Option<&drain::Status>,
+    node_id: &str,
+    version: &str,
+    max_in_flight: usize,
+) -> String {
     let wal = status.wal.as_ref().map_or(Value::Null, |wal| {
         object([
             ("log_id", Value::from(wal.log_id.to_string())),
@@ -28,6 +35,7 @@ pub fn text(status: &Status, node_id: &str, version: &str, max_in_flight: usize)
         ("policy", status.in_force.as_ref().map_or(Value::Null, slot)),
         ("lkg", status.activation.lkg.as_ref().map_or(Value::Null, slot)),
         ("wal", wal),
+        ("drain", drain.map_or(Value::Null, draining)),
         ("poller", Value::Null),
         ("limits", object([("max_in_flight", number(max_in_flight))])),
         ("in_flight", number(status.in_flight)),
@@ -44,6 +52,15 @@ pub fn text(status: &Status, node_id: &str, version: &str, max_in_flight: usize)
         ),
     ])
     .to_text()
+}
+
+fn draining(drain: &drain::Status) -> Value {
+    object([
+        ("sent", Value::from(drain.sent)),
+        ("rejected", Value::from(drain.rejected)),
+        ("queued", Value::from(drain.queued.events())),
+        ("trouble", drain.trouble.as_deref().map_or(Value::Null, Value::from)),
+    ])
 }
 
 /// A policy slot as an object.

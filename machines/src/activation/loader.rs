@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::disk::{self, Completion, Done, Fault, FaultKind, File, Lane, Op, Replaced, Tag};
+use crate::disk::{self, Completion, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag};
 use crate::machine::{Deadline, Event, Machine, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
@@ -89,6 +89,7 @@ impl Machine for Loader {
             Event::Due => {}
             Event::Disk(_, completion) => self.on_disk(now, completion, out),
             Event::Work(_, Got::Opened(opened)) => self.opened(opened.map(|(bundle, _)| bundle), out),
+            Event::Net(tag, _) => panic!("loader: it has no network: {tag:?}"),
             Event::Work(tag, Got::Evaluated(_) | Got::Ran(_)) => panic!("loader: work of another kind: {tag:?}"),
             Event::Input(never) => match never {},
         }
@@ -120,7 +121,7 @@ impl Loader {
 
     fn lock(&mut self, bundle: Result<Option<Arc<Bundle>>, String>, out: &mut Outbox<'_, <Self as Machine>::Output>) {
         self.stage = Stage::ReadingActivation(bundle);
-        out.disk(TAG, vec![Op::Lock, Op::Read { file: File::Activation, at: 0, len: MAX_BYTES }]);
+        out.disk(TAG, vec![Op::Lock(Lock::Activation), Op::Read { file: File::Activation, at: 0, len: MAX_BYTES }]);
     }
 
     fn opened(&mut self, opened: Result<Arc<Bundle>, String>, out: &mut Outbox<'_, <Self as Machine>::Output>) {
@@ -275,7 +276,7 @@ impl Loader {
         if let Verdict::Commit { after, .. } = &verdict {
             chain.extend(disk::replace(Replaced::Activation, after.to_bytes()));
         }
-        chain.push(Op::Unlock);
+        chain.push(Op::Unlock(Lock::Activation));
         self.stage = Stage::Writing(verdict, end.is_some());
         out.disk(TAG, chain);
     }

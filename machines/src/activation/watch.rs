@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Op, Tag};
+use crate::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Tag};
 use crate::machine::{Deadline, Event, Level, Machine, Note, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
@@ -129,6 +129,7 @@ impl Machine for Watch {
                 | Stage::Unlocking(_)) => self.stage = waiting,
             },
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
+            Event::Net(tag, _) => panic!("activation: it has no network: {tag:?}"),
             Event::Work(tag, got) => self.on_work(now, tag, got, out),
             Event::Input(never) => match never {},
         }
@@ -208,7 +209,7 @@ impl Watch {
         }
         let tag = self.tag();
         self.stage = Stage::ReadingHistory(tag);
-        out.disk(tag, vec![Op::Lock, Op::ReadTail { file: File::History, len: TAIL_BYTES }]);
+        out.disk(tag, vec![Op::Lock(Lock::Activation), Op::ReadTail { file: File::History, len: TAIL_BYTES }]);
     }
 
     fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, out: &mut Outbox<'_, Change>) {
@@ -226,7 +227,7 @@ impl Watch {
                 out.note(history_lost(&fault.kind.to_string()));
                 let tag = self.tag();
                 self.stage = Stage::Unlocking(tag);
-                out.disk(tag, vec![Op::Unlock]);
+                out.disk(tag, vec![Op::Unlock(Lock::Activation)]);
             }
             Stage::Unlocking(mine) if mine == tag => self.stage = Stage::Resting(now.mono.after(POLL)),
             Stage::Resting(_)
@@ -445,7 +446,7 @@ impl Watch {
                 Vec::new()
             }
         };
-        chain.push(Op::Unlock);
+        chain.push(Op::Unlock(Lock::Activation));
         let tag = self.tag();
         self.stage = Stage::WritingHistory(tag);
         out.disk(tag, chain);

@@ -163,6 +163,7 @@ impl Machine for Interceptor {
             Event::Due => self.due(now, out),
             Event::Work(tag, got) => self.worked(now, tag, got, out),
             Event::Disk(tag, _) => panic!("interceptor: it has no disk: {tag:?}"),
+            Event::Net(tag, _) => panic!("interceptor: it has no network: {tag:?}"),
             Event::Input(Input::Call(caller, request)) => self.call(now, caller, request, out),
             Event::Input(Input::Policy(policy)) => self.policy = policy,
             Event::Input(Input::Open(unfinished)) => self.open(now, &unfinished, out),

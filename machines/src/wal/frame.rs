@@ -228,6 +228,18 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// The sequence and the kind that a frame's N bytes begin with; nothing else of them is looked at.
+#[must_use]
+pub fn head(bytes: &[u8]) -> Option<(u64, Kind)> {
+    let mut rest = Cursor(bytes);
+    rest.expect(b"{\"seq\":")?;
+    let seq = rest.number()?;
+    rest.expect(b",\"ts\":\"")?;
+    rest.take(27)?;
+    rest.expect(b"\",\"kind\":\"")?;
+    Some((seq, Kind::split(rest.0)?.0))
+}
+
 /// The bytes that `h` covers, and `h`, read from the end of a frame's N bytes.
 #[must_use]
 pub fn split_tail(bytes: &[u8]) -> Option<(&[u8], Hash32)> {

@@ -200,7 +200,7 @@ impl Machine for Recovery {
                 self.ask(Op::List, out);
             }
             Event::Disk(_, completion) => self.on_disk(completion, out),
-            Event::Due | Event::Work(..) => {}
+            Event::Due | Event::Net(..) | Event::Work(..) => {}
             Event::Input(never) => match never {},
         }
     }
@@ -292,6 +292,7 @@ impl Recovery {
                 | File::SafeSeq
                 | File::Base
                 | File::Positions
+                | File::Rejected(_)
                 | File::Activation
                 | File::History
                 | File::Bundle(_)

@@ -39,6 +39,22 @@ pub struct Summary {
     pub last: u64,
 }
 
+impl Summary {
+    /// The cursors that let the tombstones be delivered, if these do not: a tombstone that stands for what another class
+    /// had waiting may lie below the cursor of errors, whose own records were further on.
+    #[must_use]
+    pub fn lowered(&self, positions: &Positions) -> Option<Positions> {
+        let first = self.lost.iter().map(|(first, _)| *first).min()?;
+        let cursor = positions.cursors.get("error").copied().unwrap_or(0);
+        let last_buried_is_passed = self.lost.iter().any(|(_, last)| *last <= cursor);
+        last_buried_is_passed.then(|| {
+            let mut lowered = positions.clone();
+            lowered.cursors.insert("error".into(), cursor.min(first.saturating_sub(1)));
+            lowered
+        })
+    }
+}
+
 /// How far a safe-point or a cursor may lie above the last frame that is there and still be believed; a damaged
 /// one would otherwise use up the sequence numbers.
 const BELIEVABLE: u64 = 1 << 32;

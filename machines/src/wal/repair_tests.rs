@@ -133,3 +133,20 @@ fn flip(files: &mut Files, file: File, at: usize) {
     let bytes = files.get_mut(&file).unwrap();
     bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
 }
+
+#[test]
+fn tombstones_are_delivered_even_where_the_cursor_of_errors_was_further_on() {
+    let log_id = crate::ids::IdSource::new(crate::machine::Entropy([1; 32])).next(crate::time::Wall::default());
+    let at = |error| Positions {
+        log_id,
+        cursors: [("error", error), ("decision", 3), ("lifecycle", 3)].map(|(class, seq)| (class.into(), seq)).into(),
+    };
+    let lost = |ranges: &[(u64, u64)]| super::repair::Summary { lost: ranges.to_vec(), ..Default::default() };
+    let lowered = |error, ranges: &[(u64, u64)]| lost(ranges).lowered(&at(error)).map(|p| p.cursors["error"]);
+    assert_eq!(lowered(100, &[(5, 7)]), Some(4));
+    assert_eq!(lowered(100, &[(5, 7), (200, 210)]), Some(4));
+    assert_eq!(lowered(7, &[(5, 7)]), Some(4));
+    assert_eq!(lowered(6, &[(5, 7)]), None, "the tombstone has the last lost sequence, which is ahead");
+    assert_eq!(lowered(100, &[]), None);
+    assert_eq!(lowered(4, &[(5, 7)]), None);
+}

@@ -22,6 +22,113 @@ pub enum Bad {
     Hash,
 }
 
+/// A place in the log's chain: which frame belongs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its sequence.
+    pub next: u64,
+    /// The hash that it has to follow.
+    pub prev: Hash32,
+}
+
+/// What stands at a place.
+#[derive(Debug)]
+pub enum Step<'b> {
+    /// The frame that belongs here, and its N bytes.
+    Frame(Frame<'b>, &'b [u8]),
+    /// The bytes end before the frame does.
+    More,
+    /// Something else.
+    Bad(Bad),
+}
+
+/// What a glance at a place shows: kind and sequence, with nothing verified.
+#[derive(Debug)]
+pub enum Glance<'b> {
+    /// A frame whose sequence belongs here.
+    Frame {
+        /// Its sequence.
+        seq: u64,
+        /// Its kind.
+        kind: Kind,
+        /// Its N bytes.
+        bytes: &'b [u8],
+    },
+    /// The bytes end before the frame does.
+    More,
+    /// Something else.
+    Bad(Bad),
+}
+
+impl<'b> From<Step<'b>> for Glance<'b> {
+    fn from(step: Step<'b>) -> Self {
+        match step {
+            Step::Frame(frame, bytes) => Self::Frame { seq: frame.seq.get(), kind: frame.kind, bytes },
+            Step::More => Self::More,
+            Step::Bad(bad) => Self::Bad(bad),
+        }
+    }
+}
+
+impl Link {
+    /// Looks at the frame at the start of `bytes` without verifying it, and moves behind it. The hash that the next one
+    /// has to follow is then not known: `prev_behind` reads it where a stretch of glances ends.
+    pub fn glance<'b>(&mut self, bytes: &'b [u8]) -> Glance<'b> {
+        let body = match whole_frame(bytes) {
+            Whole::Yes(body) => body,
+            Whole::No(None) => return Glance::More,
+            Whole::No(Some(bad)) => return Glance::Bad(bad),
+        };
+        let Some((seq, kind)) = frame::head(body) else { return Glance::Bad(Bad::Json) };
+        let first = match kind {
+            Kind::Error => {
+                Frame::parse(body).and_then(|frame| Tombstone::of(frame.body)).map_or(seq, |lost| lost.first)
+            }
+            Kind::Decision | Kind::Action | Kind::Lifecycle => seq,
+        };
+        if first != self.next || seq < first {
+            return Glance::Bad(Bad::Seq);
+        }
+        self.next = seq.saturating_add(1);
+        Glance::Frame { seq, kind, bytes: body }
+    }
+
+    /// Reads the frame at the start of `bytes` and, if it belongs here, moves behind it.
+    pub fn step<'b>(&mut self, bytes: &'b [u8]) -> Step<'b> {
+        let body = match whole_frame(bytes) {
+            Whole::Yes(body) => body,
+            Whole::No(None) => return Step::More,
+            Whole::No(Some(bad)) => return Step::Bad(bad),
+        };
+        let Some(frame) = Frame::parse(body) else { return Step::Bad(Bad::Json) };
+        let Some(prev) = self.behind(&frame) else {
+            return Step::Bad(if frame.seq.get() == self.next { Bad::Hash } else { Bad::Seq });
+        };
+        *self = Self { next: frame.seq.get().saturating_add(1), prev };
+        Step::Frame(frame, body)
+    }
+
+    /// The hash that the frame after `frame` follows, if `frame` belongs here.
+    fn behind(&self, frame: &Frame<'_>) -> Option<Hash32> {
+        if frame.kind == Kind::Error
+            && let Some(lost) = Tombstone::of(frame.body)
+        {
+            let here = lost.first == self.next && lost.last == frame.seq.get() && frame.follows(&self.prev);
+            return here.then_some(lost.bridge);
+        }
+        (frame.seq.get() == self.next && frame.follows(&self.prev)).then_some(frame.h)
+    }
+}
+
+/// The hash that the first frame of a file follows, from the last bytes of the file before it.
+#[must_use]
+pub fn prev_behind(tail: &[u8]) -> Option<Hash32> {
+    if let Some(bridge) = bridge_before(tail) {
+        return Some(bridge);
+    }
+    frame::split_tail(tail).map(|(_, h)| h)
+}
+
 /// A position in the log's chain and what was counted on the way to it.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -83,13 +190,7 @@ impl Chain {
 
     /// The hash that the frame after `frame` follows, if `frame` belongs here.
     fn step(&self, frame: &Frame<'_>) -> Option<Hash32> {
-        if frame.kind == Kind::Error
-            && let Some(lost) = Tombstone::of(frame.body)
-        {
-            let here = lost.first == self.next && lost.last == frame.seq.get() && frame.follows(&self.prev);
-            return here.then_some(lost.bridge);
-        }
-        (frame.seq.get() == self.next && frame.follows(&self.prev)).then_some(frame.h)
+        Link { next: self.next, prev: self.prev }.behind(frame)
     }
 
     fn take(&mut self, frame: &Frame<'_>, after: Hash32) {

@@ -15,7 +15,7 @@ pub(super) struct Inode {
     pub firm: usize,
     /// The next sync writes to the wrong place.
     pub misdirect: bool,
-    /// A bit of the medium was flipped that the page cache still hides.
+    /// Bytes of the medium were damaged and the page cache may still hide it.
     pub rotten: bool,
 }
 
@@ -85,11 +85,14 @@ impl Inode {
         }
     }
 
-    pub fn sync(&mut self) {
+    /// Writes what is dirty. Gives the lowest byte that a misdirected write damaged, if it was one.
+    pub fn sync(&mut self) -> Option<usize> {
         let mut dirty = std::mem::take(&mut self.dirty);
-        if self.misdirect {
+        let mut damaged = None;
+        if self.misdirect && !dirty.is_empty() {
             // The bytes go to the page before the one they belong to; their own place keeps what it had.
             self.misdirect = false;
+            self.rotten = true;
             self.medium.resize(self.cache.len(), 0);
             for (from, to) in dirty.drain(..) {
                 let wrong = from.saturating_sub(PAGE) / SECTOR * SECTOR;
@@ -100,8 +103,9 @@ impl Inode {
                     place.copy_from_slice(bytes);
                 }
                 self.lost.push((from, to));
+                damaged = Some(damaged.unwrap_or(wrong).min(wrong));
             }
-            self.firm = 0;
+            self.firm = self.firm.min(damaged.unwrap_or(0));
         } else {
             self.medium.resize(self.cache.len(), 0);
             for (from, to) in dirty.drain(..) {
@@ -116,6 +120,7 @@ impl Inode {
             self.firm = self.lost.iter().map(|range| range.0).min().unwrap_or(self.cache.len());
         }
         self.dirty = dirty;
+        damaged
     }
 
     pub fn sync_fails(&mut self, key: u64) {

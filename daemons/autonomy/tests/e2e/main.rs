@@ -9,3 +9,4 @@ mod harness;
 mod http_attacks;
 mod policy;
 mod process;
+mod telemetry;

@@ -3,22 +3,23 @@
 //! Folders are opened once, by descriptor and without following a link (FAULTS D27); every file is opened relative to
 //! its folder's descriptor, again without following a link, and made with mode 0600.
 
+mod ahead;
 mod file;
 mod folders;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use machines::disk::{Completion, Dir, Done, Fault, FaultKind, File, Op};
+use machines::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lock, Op};
 use machines::ids::Seq;
-use rustix::fs::{Advice, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 pub use self::folders::{Layout, OpenError, PolicyLayout};
 
+use self::ahead::Ahead;
 use self::file::Open;
 use self::folders::Folders;
 use crate::fuse::lock;
@@ -36,8 +37,12 @@ impl Meter for () {
     fn continued(&self) {}
 }
 
-/// The name of the file whose lock `Op::Lock` takes, beside `activation.json`.
+/// The name of the file whose lock those who change the activation take, beside `activation.json`.
 pub const ACTIVATION_LOCK: &str = "activation.lock";
+/// The name of the file in the telemetry folder whose lock the one who drains holds.
+pub const DRAIN_LOCK: &str = "telemetry.drain.lock";
+/// The folder beneath the telemetry folder for what a receiver did not take.
+pub const REJECTED: &str = "rejected";
 
 /// The files of one node, or of one command.
 pub struct Disk {
@@ -47,6 +52,10 @@ pub struct Disk {
     /// the safe-point for good. A descriptor whose write or sync failed stays here, so that none is issued again.
     open: Mutex<BTreeMap<File, Arc<Open>>>,
     activation_lock: Mutex<Option<OwnedFd>>,
+    drain_lock: Mutex<Option<OwnedFd>>,
+    /// `telemetry/rejected/`, opened when it is first written to.
+    rejected: OnceLock<OwnedFd>,
+    ahead: Ahead,
 }
 
 impl Disk {
@@ -67,7 +76,15 @@ impl Disk {
     }
 
     fn over(folders: Folders, meter: Arc<dyn Meter>) -> Self {
-        Self { folders, meter, open: Mutex::new(BTreeMap::new()), activation_lock: Mutex::new(None) }
+        Self {
+            folders,
+            meter,
+            open: Mutex::new(BTreeMap::new()),
+            activation_lock: Mutex::new(None),
+            drain_lock: Mutex::new(None),
+            rejected: OnceLock::new(),
+            ahead: Ahead::default(),
+        }
     }
 
     /// The descriptor of the telemetry folder, when the layout has one.
@@ -103,8 +120,11 @@ impl Disk {
             Op::Rename { from, to } => self.rename(from, to)?,
             Op::Remove(file) => self.remove(file)?,
             Op::SyncDir(dir) => rustix::fs::fsync(self.folder(dir)?).map_err(kind_of)?,
-            Op::Lock => self.lock_activation()?,
-            Op::Unlock => drop(lock(&self.activation_lock).take()),
+            Op::MakeDir(dir) => self.make_dir(dir)?,
+            Op::Lock(Lock::Activation) => self.lock_activation()?,
+            Op::Unlock(Lock::Activation) => drop(lock(&self.activation_lock).take()),
+            Op::Lock(Lock::Drain) => self.lock_drain()?,
+            Op::Unlock(Lock::Drain) => drop(lock(&self.drain_lock).take()),
         }
         Ok(Done::Nothing)
     }
@@ -115,6 +135,7 @@ impl Disk {
             Dir::Telemetry => &self.folders.telemetry,
             Dir::Policy => &self.folders.policy,
             Dir::Bundles => &self.folders.bundles,
+            Dir::Rejected => return self.rejected.get().map(OwnedFd::as_fd).ok_or(FaultKind::NotFound),
         };
         folder.as_ref().map(OwnedFd::as_fd).ok_or(FaultKind::NotFound)
     }
@@ -161,7 +182,7 @@ impl Disk {
         let fd = self.open_file(file, OFlags::RDONLY)?;
         let left = size_of(&fd)?.saturating_sub(at);
         let want = u64::from(len).min(left);
-        fetch_ahead(&fd, at, u64::from(len), left);
+        self.ahead.reads(&fd, at, u64::from(len), left);
         Ok(Done::Bytes(read_at(&fd, at, want)?))
     }
 
@@ -238,6 +259,31 @@ impl Disk {
         }
     }
 
+    /// Makes `telemetry/rejected/`, the only folder that is not there from the start, and opens it.
+    fn make_dir(&self, dir: Dir) -> Result<(), FaultKind> {
+        if dir != Dir::Rejected || self.rejected.get().is_some() {
+            return self.folder(dir).map(drop);
+        }
+        let telemetry = self.folder(Dir::Telemetry)?;
+        match rustix::fs::mkdirat(telemetry, REJECTED, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(kind_of(errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(telemetry, REJECTED, flags, Mode::empty()).map_err(kind_of)?;
+        rustix::fs::fsync(telemetry).map_err(kind_of)?;
+        let _ = self.rejected.set(fd);
+        Ok(())
+    }
+
+    fn lock_drain(&self) -> Result<(), FaultKind> {
+        let mut held = lock(&self.drain_lock);
+        if held.is_none() {
+            *held = Some(take_drain_lock(self.folder(Dir::Telemetry)?)?);
+        }
+        Ok(())
+    }
+
     fn lock_activation(&self) -> Result<(), FaultKind> {
         // A lock that is still held is ours: waiting for it on a second descriptor would never end.
         drop(lock(&self.activation_lock).take());
@@ -250,28 +296,19 @@ impl Disk {
     }
 }
 
+fn take_drain_lock(folder: BorrowedFd<'_>) -> Result<OwnedFd, FaultKind> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = rustix::fs::openat(folder, DRAIN_LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(kind_of)?;
+    match rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => Ok(fd),
+        Err(Errno::WOULDBLOCK) => Err(FaultKind::Held),
+        Err(errno) => Err(kind_of(errno)),
+    }
+}
+
 fn size_of(fd: &OwnedFd) -> Result<u64, FaultKind> {
     let stat = rustix::fs::fstat(fd).map_err(kind_of)?;
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
-}
-
-/// A long file is read window by window: lets the kernel fetch what comes next while this window is looked at. It takes
-/// only so much in one go, so that what is asked for at once is split.
-fn fetch_ahead(fd: &OwnedFd, at: u64, len: u64, left: u64) {
-    const AHEAD: u64 = 4 << 20;
-    const PART: u64 = 256 << 10;
-    if left <= len {
-        return;
-    }
-    // Each block of a part's size is asked for once: when the reader comes within reach of it.
-    let begins = |from: u64| from.next_multiple_of(PART);
-    let from = if at == 0 { 0 } else { begins(at.saturating_add(AHEAD)) };
-    let to = begins(at.saturating_add(len).saturating_add(AHEAD)).min(at.saturating_add(left));
-    let mut next = from;
-    while next < to {
-        let _ = rustix::fs::fadvise(fd, next, NonZeroU64::new(PART), Advice::WillNeed);
-        next += PART;
-    }
 }
 
 /// Up to `want` bytes from `at`; fewer when the file became shorter meanwhile.

@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use machines::disk::{Replaced, replace};
+use machines::disk::{Lock, Replaced, replace};
 use machines::ids::Hash32;
 
 use super::*;
@@ -210,14 +210,16 @@ fn d09_the_meter_sees_syncs() {
 fn the_activation_lock_is_waited_for_and_given_back() {
     let root = tempfile::tempdir().unwrap();
     let (one, two) = (open(root.path()), Arc::new(open(root.path())));
-    ok(&one, vec![Op::Lock]);
+    ok(&one, vec![Op::Lock(Lock::Activation)]);
     let (tell, told) = std::sync::mpsc::channel();
     let waiter = {
         let two = Arc::clone(&two);
-        std::thread::spawn(move || tell.send(two.execute(vec![Op::Lock, Op::Unlock])).unwrap())
+        std::thread::spawn(move || {
+            tell.send(two.execute(vec![Op::Lock(Lock::Activation), Op::Unlock(Lock::Activation)])).unwrap()
+        })
     };
     assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
-    ok(&one, vec![Op::Unlock]);
+    ok(&one, vec![Op::Unlock(Lock::Activation)]);
     assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), Ok(Done::Nothing));
     waiter.join().unwrap();
 }
@@ -241,4 +243,31 @@ fn a_command_that_only_looks_makes_nothing() {
     let disk = Disk::open_existing(&Layout::log(root.path())).unwrap();
     assert_eq!(ok(&disk, vec![Op::List]), Done::Listing(vec![]));
     assert_eq!(fault(&disk, vec![Op::Read { file: File::Activation, at: 0, len: 1 }]).kind, FaultKind::NotFound);
+}
+
+#[test]
+fn what_is_read_ahead_of_a_reader_is_not_kept_from_later_changes() {
+    const WINDOW: usize = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let disk = open(root.path());
+    let windows = [b'a', b'b', b'c'];
+    live(&disk, &windows.map(|byte| vec![byte; WINDOW]).concat());
+    let read = |window: usize| {
+        let at = u64::try_from(window * WINDOW).unwrap();
+        ok(&disk, vec![Op::Read { file: File::Live, at, len: u32::try_from(WINDOW).unwrap() }])
+    };
+    assert_eq!(read(0), Done::Bytes(vec![b'a'; WINDOW]));
+    // Time for the thread to have fetched all of it.
+    std::thread::sleep(Duration::from_millis(50));
+    let path = root.path().join("telemetry/telemetry.wal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[2 * WINDOW..].fill(b'x');
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(read(1), Done::Bytes(vec![b'b'; WINDOW]));
+    assert_eq!(read(2), Done::Bytes(vec![b'x'; WINDOW]));
+    // Another file under the same name.
+    std::fs::rename(&path, root.path().join("old")).unwrap();
+    std::fs::write(&path, vec![b'n'; 2 * WINDOW]).unwrap();
+    assert_eq!(read(1), Done::Bytes(vec![b'n'; WINDOW]));
+    assert_eq!(read(2), Done::Bytes(Vec::new()));
 }

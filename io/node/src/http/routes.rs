@@ -86,7 +86,9 @@ async fn ready(State(app): State<App>) -> Response<Body> {
 }
 
 async fn node_status(State(app): State<App>) -> Response<Body> {
-    json(200, status::text(&app.node.status(), app.node.node_id(), app.version, app.limits.max_in_flight))
+    let drain = app.node.metrics().drain();
+    let most = app.limits.max_in_flight;
+    json(200, status::text(&app.node.status(), drain.as_ref(), app.node.node_id(), app.version, most))
 }
 
 async fn metrics(State(app): State<App>) -> Response<Body> {
