@@ -56,7 +56,7 @@ bench: build ## the figures, each beside its floor; JSON in target/bench/
 	@$(CARGO) build --release --locked --quiet -p bench -p io-policy --examples --bins
 	@$(TARGET)/release/bench --autonomy bin/autonomy --target $(TARGET)
 
-interop: build ## others compute our formats and our decisions: Python always, OPA where there is Go
+interop: build ## others compute our formats, receive our drain and judge our calls: Python and rotel always, OPA where there is Go
 	@golden/interop/run $(TARGET)/interop
 
 sim-sweep: ## sweep seeds in the simulator for SWEEP_SECONDS (10)

@@ -32,18 +32,26 @@ pub struct Row {
     pub holds: bool,
 }
 
-/// Runs the drills and prints their table; `rounds` is how often drills 2 and 3 kill.
+/// Runs the drills, or only one of them, and prints their table; `rounds` is how often drills 2 and 3 kill.
 ///
 /// # Errors
 /// Something that a drill needs does not run at all.
-pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32) -> Result<ExitCode> {
+pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, only: Option<u32>) -> Result<ExitCode> {
     let mut rows = Vec::new();
-    shell.act("Drill 1: no policy, a corrupt one, two corrupt ones");
-    policy(shell, autonomy, policies, &mut rows)?;
-    shell.act("Drill 2: kill -9 under load");
-    kills(shell, autonomy, policies, rounds, &mut rows)?;
-    shell.act("Drill 3: the collector is away, the drain is killed");
-    drill3::run(shell, autonomy, policies, rounds, &mut rows)?;
+    let wanted = |drill| only.is_none_or(|only| only == drill);
+    ensure!((1..=3).any(wanted), "there are drills 1 to 3");
+    if wanted(1) {
+        shell.act("Drill 1: no policy, a corrupt one, two corrupt ones");
+        policy(shell, autonomy, policies, &mut rows)?;
+    }
+    if wanted(2) {
+        shell.act("Drill 2: kill -9 under load");
+        kills(shell, autonomy, policies, rounds, &mut rows)?;
+    }
+    if wanted(3) {
+        shell.act("Drill 3: the collector is away, the drain is killed");
+        drill3::run(shell, autonomy, policies, rounds, &mut rows)?;
+    }
     let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
     println!("\ndrills");
     print!("{}", checks::table(&["drill", "what is broken", "what must happen", "what happened", "result"], &cells));

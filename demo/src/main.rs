@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use demo::shell::{Pace, Shell};
 use demo::{act1, act3, drills, scratch};
 
-const USAGE: &str = "usage: demo story|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N]
+const USAGE: &str = "usage: demo story|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
   DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
 
 struct Options {
@@ -15,6 +15,7 @@ struct Options {
     autonomy: PathBuf,
     policies: PathBuf,
     rounds: u32,
+    drill: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -36,7 +37,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     scratch::clean_up_on_signals()?;
     let shell = Shell::new(&options.autonomy, pace);
     if options.play == "drills" {
-        return drills::run(&shell, &options.autonomy, &options.policies, options.rounds);
+        return drills::run(&shell, &options.autonomy, &options.policies, options.rounds, options.drill);
     }
     let checks = if options.play == "offline-drain" {
         act3::alone(&shell, &options.autonomy, &options.policies)?
@@ -51,12 +52,13 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let play = arguments.next().filter(|play| plays.contains(&play.as_str()));
     let play = play.context("the first argument is `story`, `offline-drain` or `drills`")?;
     let policies = Path::new("demo/policies").to_path_buf();
-    let mut options = Options { play, autonomy: PathBuf::new(), policies, rounds: 10 };
+    let mut options = Options { play, autonomy: PathBuf::new(), policies, rounds: 10, drill: None };
     while let Some(flag) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--autonomy" => options.autonomy = PathBuf::from(value),
             "--policies" => options.policies = PathBuf::from(value),
+            "--drill" => options.drill = Some(value.parse().context("--drill needs a number")?),
             "--rounds" => options.rounds = value.parse().context("--rounds needs a number")?,
             _ => bail!("unknown flag {flag}"),
         }

@@ -42,6 +42,8 @@ pub(crate) struct Request {
     tag: Tag,
     /// The records, as numbers in the ledger.
     pub records: Vec<u32>,
+    /// Nothing of its batch comes behind it.
+    last: bool,
     /// When its sender gives up.
     until: u64,
     /// The collector stored it.
@@ -134,6 +136,7 @@ impl World {
             epoch,
             tag,
             records,
+            last: to == batch.len(),
             until,
             stored: false,
             answer: None,
@@ -294,7 +297,7 @@ impl World {
     /// What an answer means for the records that it is about.
     fn note_answer(&mut self, proc: usize, number: u32, got: &Got) {
         let Some(request) = self.collector.requests.get(number as usize) else { return };
-        let records = request.records.clone();
+        let (records, last) = (request.records.clone(), request.last);
         let (taken, refused) = match got {
             Got::Answered(Answer { status: 200, body: Body::Full { .. }, .. }) => (true, false),
             Got::Answered(Answer { status: 200, body: Body::Partial { .. }, .. }) => {
@@ -323,7 +326,10 @@ impl World {
                 fate.refused |= refused;
             }
         }
-        self.note_settled(proc, taken, refused, &records);
+        let divided = matches!(got, Got::Answered(Answer { status: 400 | 413 | 422, .. })) && !refused;
+        if !divided {
+            self.note_settled(proc, taken || refused, last, &records);
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Drainer {
     /// For each class, the batches of higher classes that went while it waited.
     pub passed: [u32; 3],
     pub last: Option<Arc<Batch>>,
+    /// What it sent last was not taken.
+    pub failed: bool,
     /// Records that were answered for, and no durable cursor covers them yet.
     pub unsaved: Vec<u32>,
     /// It was asked to wait until then.
@@ -100,6 +102,7 @@ impl World {
             safe: 0,
             passed: [0; 3],
             last: None,
+            failed: false,
             unsaved: Vec::new(),
             held_until: None,
             trouble: false,
@@ -390,12 +393,14 @@ impl World {
     /// A command gave up: there must be a reason.
     fn check_failed(&mut self, proc: usize, failure: &drain::Failure) {
         let Some(drainer) = self.drainer(proc) else { return };
-        let (trouble, faulted) = (drainer.trouble, drainer.faulted);
+        let (trouble, faulted, safe) = (drainer.trouble, drainer.faulted, drainer.safe);
         let fine = match failure.why {
             Why::Unreachable | Why::Refused => trouble,
             Why::Held => self.drain_lock.is_some_and(|owner| usize::from(owner) != proc),
             Why::Log => {
-                let damaged = self.has_fired(fired::MEDIA_LOG) && !self.is_deliverable();
+                // A damaged safe-point may have been overwritten since it was read.
+                let ahead = safe > crate::ledger::look(&self.disk).last;
+                let damaged = self.has_fired(fired::MEDIA_LOG) && (ahead || !self.is_deliverable());
                 // A log that is being made, or that a crash has left half made or half sealed.
                 faulted || damaged || !self.node.ready
             }

@@ -286,13 +286,13 @@ impl World {
 
     /// Looks at what is there before an operation changes it. Gives the cursors.
     fn before_op(&mut self, proc: usize, op: &Op) -> [u64; 3] {
-        match op {
-            Op::Remove(file @ File::Sealed(_)) => self.check_removal(*file),
-            Op::Read { file: File::SafeSeq, .. } if proc >= BACKGROUND => self.note_safe_read(proc),
-            Op::Rename { to: File::Positions, .. } => return self.cursors(),
-            _ => {}
+        if let Op::Remove(file @ File::Sealed(_)) = op {
+            self.check_removal(*file);
         }
-        [0; 3]
+        if matches!(op, Op::Read { file: File::SafeSeq, .. }) && proc >= BACKGROUND {
+            self.note_safe_read(proc);
+        }
+        if matches!(op, Op::Rename { to: File::Positions, .. }) { self.cursors() } else { [0; 3] }
     }
 
     /// Does an operation without any fault, and looks at what it means.
@@ -303,10 +303,8 @@ impl World {
         {
             return result;
         }
-        let result = match op {
-            Op::Lock(Lock::Drain) if !self.lock_drain(proc) => Err(Kind::Held),
-            _ => self.disk.apply(op),
-        };
+        let held = matches!(op, Op::Lock(Lock::Drain)) && !self.lock_drain(proc);
+        let result = if held { Err(Kind::Held) } else { self.disk.apply(op) };
         match (op, &result) {
             (Op::Append { file: File::Live, at, bytes }, Ok(_)) => {
                 self.node.wrote_log = true;

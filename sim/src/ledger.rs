@@ -267,6 +267,11 @@ impl Ledger {
         self.text.get(entry.text..entry.text + (entry.end - entry.start))
     }
 
+    /// The highest sequence that was ever handed in: what a damaged safe-point says beyond it names nothing.
+    pub(crate) fn highest(&self) -> u64 {
+        (self.by_seq.len() as u64).saturating_sub(1)
+    }
+
     /// The number of the frame that has the sequence now.
     pub(crate) fn find_current(&self, seq: u64) -> Option<u32> {
         self.by_seq.get(usize::try_from(seq).ok()?).copied().filter(|index| *index != NONE)

@@ -12,6 +12,7 @@ mod harm;
 mod heal;
 mod lanes;
 pub mod ledger;
+mod manner;
 pub mod marks;
 mod node;
 mod operators;

@@ -15,6 +15,9 @@
 //! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
 //! - **A failed operation**: error lines, `wal_failed`, a load that reports failure though it took effect as a whole, a
 //!   start that ends with cause `IO` and succeeds later.
+//! - **A damaged `telemetry.pos`**: whatever is concluded from its cursors. It has no checksum, so that a flipped digit of a cursor
+//!   cannot be told from another cursor.
+//! - **A damaged log**, where a drain would have to read: a drain that gives up, and what it leaves undelivered.
 //! - **A slow device or a stopped process**: time-outs (`budget`, 504) where there would be none.
 //!
 //! Process crashes, power losses, clocks and everything that clients and operators do excuse nothing but the answers
@@ -333,7 +336,10 @@ impl World {
 
     /// The safe-point was published.
     pub(crate) fn check_published(&mut self, seq: u64) {
+        let first = self.disk.read(File::Base).and_then(crate::ledger::base).map_or(0, |(first, _)| first);
         let firm = match self.ledger.at(seq) {
+            // Delivered and removed: an empty log goes on from there.
+            Some(_) if seq < first => self.ledger.find_current(seq).is_some_and(|index| self.is_settled(index)),
             Some(entry) => entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end,
             None => false,
         };

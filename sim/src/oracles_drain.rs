@@ -43,7 +43,8 @@ impl World {
 
     /// Whether something of this class waits between its cursor and the safe-point.
     fn waits(&self, class: usize, cursor: u64, safe: u64) -> bool {
-        (cursor + 1..=safe).any(|seq| self.ledger.at(seq).is_some_and(|entry| usize::from(entry.class) == class))
+        (cursor + 1..=safe.min(self.ledger.highest()))
+            .any(|seq| self.ledger.at(seq).is_some_and(|entry| usize::from(entry.class) == class))
     }
 
     /// **I-D3, I-D4**, the order of classes, and that nothing is sent that a durable cursor covers or before it does. Gives
@@ -166,11 +167,13 @@ impl World {
     /// A batch leaves: nothing of a higher class that the drain could know of waits, unless this class has its turn.
     fn check_class(&mut self, proc: usize, export: &Export, safe: u64, cursors: &[u64; 3]) {
         let Some(drainer) = self.drainer_mut(proc) else { return };
-        if drainer.last.as_ref().is_some_and(|last| std::sync::Arc::ptr_eq(last, &export.batch)) {
+        let again = std::mem::replace(&mut drainer.failed, false);
+        if !again && drainer.last.as_ref().is_some_and(|last| std::sync::Arc::ptr_eq(last, &export.batch)) {
+            // Another piece of a batch that is being divided.
             return;
         }
         drainer.last = Some(export.batch.clone());
-        let mut passed = drainer.passed;
+        let passed = drainer.passed;
         let Some(class) = NAMES.iter().position(|name| *name == export.batch.class.name()) else { return };
         let waits = [0, 1, 2].map(|at| self.waits(at, cursors.get(at).copied().unwrap_or(0), safe));
         let higher = (0..class).any(|at| waits.get(at) == Some(&true));
@@ -192,8 +195,17 @@ impl World {
         if class == 0 && waits.get(1) == Some(&true) && self.collector.outage {
             self.hit(Mark::ErrorsFirst);
         }
+    }
+
+    /// The last of a batch is dealt with: the classes below it that wait were passed over once more.
+    fn batch_went(&mut self, proc: usize) {
+        let Some(drainer) = self.drainer(proc) else { return };
+        let (mut passed, safe) = (drainer.passed, drainer.safe);
+        let went = drainer.last.as_ref().map_or("", |batch| batch.class.name());
+        let Some(class) = NAMES.iter().position(|name| *name == went) else { return };
+        let cursors = self.cursors();
         for (at, passed) in passed.iter_mut().enumerate() {
-            let waits = waits.get(at) == Some(&true);
+            let waits = self.waits(at, cursors.get(at).copied().unwrap_or(0), safe);
             *passed = if at == class || !waits { 0 } else { *passed + u32::from(at > class) };
             if *passed > TURN + 2 {
                 self.fail(Oracle::ClassOrder, || format!("class {at} was passed over {passed} times"));
@@ -204,10 +216,16 @@ impl World {
         }
     }
 
-    /// The drain was told what became of these records.
-    pub(crate) fn note_settled(&mut self, proc: usize, taken: bool, refused: bool, records: &[u32]) {
-        if let Some(drainer) = self.drainer_mut(proc).filter(|_| taken || refused) {
-            drainer.unsaved.extend_from_slice(records);
+    /// The drain was told what became of these records; with `last`, nothing is left of their batch.
+    pub(crate) fn note_settled(&mut self, proc: usize, settled: bool, last: bool, records: &[u32]) {
+        let Some(drainer) = self.drainer_mut(proc) else { return };
+        if !settled {
+            drainer.failed = true;
+            return;
+        }
+        drainer.unsaved.extend_from_slice(records);
+        if last {
+            self.batch_went(proc);
         }
     }
 
@@ -249,7 +267,7 @@ impl World {
                     format!("the cursor of {name} moves from {from} to {to}; the safe-point that was read is {safe}")
                 });
             }
-            for seq in from + 1..=to {
+            for seq in from + 1..=to.min(self.ledger.highest()) {
                 let index = self.ledger.find_current(seq).unwrap_or(NONE);
                 let here = self.ledger.entry(index).is_some_and(|entry| usize::from(entry.class) == class);
                 if here && !self.is_put_away(index) {
@@ -337,7 +355,7 @@ impl World {
         let (cursors, safe) = (self.cursors(), self.drainer(proc).map_or(0, |drainer| drainer.safe));
         let mut counts = [0u64; 4];
         let lowest = cursors.iter().copied().min().unwrap_or(0);
-        for seq in lowest + 1..=safe {
+        for seq in lowest + 1..=safe.min(self.ledger.highest()) {
             let Some(entry) = self.ledger.at(seq).copied() else { continue };
             let class = usize::from(entry.class);
             if cursors.get(class).is_none_or(|cursor| *cursor >= seq) {
@@ -391,7 +409,7 @@ impl World {
     /// **I-D5**, second half: everything up to the safe-point is with the collector or in `rejected/`.
     pub(crate) fn check_all_delivered(&mut self) {
         let safe = if self.has_fired(fired::MEDIA_CURSORS) { 0 } else { self.safe_on_disk() };
-        for seq in 1..=safe {
+        for seq in 1..=safe.min(self.ledger.highest()) {
             let Some(index) = self.ledger.find_current(seq) else { continue };
             let fate = self.collector.fate(index);
             let there = machines::ids::Seq::new(fate.aside)
@@ -419,5 +437,28 @@ impl World {
     pub(crate) fn is_drained(&self) -> bool {
         let safe = self.safe_on_disk();
         safe == 0 || self.cursors().into_iter().all(|cursor| cursor >= safe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machines::ids::IdSource;
+    use machines::machine::Entropy;
+    use machines::time::Wall;
+    use machines::wal::files::Positions;
+
+    #[test]
+    fn cursors_are_read_as_the_drain_writes_them_and_not_otherwise() {
+        let log_id = IdSource::new(Entropy([3; 32])).next(Wall::default());
+        let named = NAMES.iter().map(|name| (*name).to_owned()).zip([7, 41, 0]).collect();
+        let bytes = Positions { log_id, cursors: named }.to_bytes();
+        assert_eq!(cursors(&bytes), Some([7, 41, 0]));
+        for at in 47..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] = b'x';
+            assert_eq!(cursors(&damaged), None, "byte {at}");
+        }
+        assert_eq!(cursors(&bytes[..bytes.len() - 1]), None);
     }
 }

@@ -103,13 +103,12 @@ impl World {
 
     /// An answer of the collector as a broken driver reads it.
     pub(crate) fn spoil_answer(&self, got: Got) -> Got {
-        match got {
-            Got::Answered(Answer { status: 400 | 413 | 422, retry_after, body: Body::Other { words } })
-                if self.sabotaged_by(Sabotage::RejectionTaken) =>
-            {
-                Got::Answered(Answer { status: 200, retry_after, body: Body::Full { words } })
-            }
-            other => other,
+        if self.sabotaged_by(Sabotage::RejectionTaken)
+            && let Got::Answered(Answer { status: 400 | 413 | 422, .. }) = &got
+        {
+            let body = Body::Full { words: String::new() };
+            return Got::Answered(Answer { status: 200, retry_after: None, body });
         }
+        got
     }
 }

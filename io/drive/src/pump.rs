@@ -119,7 +119,8 @@ where
                 Effect::Work(tag, _) => panic!("{}: a pump has no workers: {tag:?}", M::NAME),
                 Effect::Output(output) => {
                     if outside.output(output, &machine, &feed).is_break() {
-                        return Ok(lanes.finish());
+                        lanes.finish();
+                        return Ok(());
                     }
                 }
                 Effect::Note(note) => outside.note(note),

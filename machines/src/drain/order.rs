@@ -61,6 +61,8 @@ mod tests {
     }
 
     proptest! {
+        // Some 1.2 million choices.
+        #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
         fn n10_no_class_waits_longer_than_its_bound(
             arrivals in prop::collection::vec((0u64..3, 0u64..3, 0u64..2), 200..400),

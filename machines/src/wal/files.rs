@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use crate::ids::{Hash32, Seq, Uuid};
 use crate::json::{self, Value, escape_into, push_u64};
 
+use super::frame::split_tail;
+
 /// `telemetry.base`: which log this is, and the chain before its first retained sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
@@ -71,7 +73,8 @@ pub struct Positions {
 pub const CLASSES: [&str; 3] = ["error", "decision", "lifecycle"];
 
 impl Positions {
-    /// The file's bytes: one line of JSON.
+    /// The file's bytes: one line of JSON that ends, like a frame, in the BLAKE3-256 of what stands before it. A cursor
+    /// that rotted would pass over undelivered events, and nothing else would show it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = String::from("{\"log_id\":\"");
@@ -85,16 +88,24 @@ impl Positions {
             text.push(':');
             push_u64(&mut text, *seq);
         }
-        text.push_str("}}\n");
+        text.push('}');
+        let h = Hash32(*blake3::hash(text.as_bytes()).as_bytes());
+        text.push_str(",\"h\":\"");
+        h.write_hex(&mut text);
+        text.push_str("\"}\n");
         text.into_bytes()
     }
 
-    /// Reads the file; `None` when it is not exactly a set of cursors for the three classes.
+    /// Reads the file; `None` when it is not exactly a set of cursors for the three classes with its hash.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (covered, h) = split_tail(bytes)?;
+        if *blake3::hash(covered).as_bytes() != h.0 {
+            return None;
+        }
         let value = json::parse(bytes, &json::Limits::default()).ok()?;
         let cursors = value.get("cursors").and_then(Value::as_object)?;
-        if value.as_object()?.len() != 2 || cursors.len() != CLASSES.len() {
+        if value.as_object()?.len() != 3 || cursors.len() != CLASSES.len() {
             return None;
         }
         let mut read = BTreeMap::new();
@@ -114,5 +125,30 @@ impl Positions {
     #[must_use]
     pub fn highest(&self) -> u64 {
         self.cursors.values().copied().max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::IdSource;
+    use crate::machine::Entropy;
+    use crate::time::Wall;
+
+    #[test]
+    fn no_flipped_bit_of_the_cursors_goes_unseen() {
+        let log_id = IdSource::new(Entropy([1; 32])).next(Wall::from_micros(1));
+        let cursors = CLASSES.iter().zip([7, 1_200, 33]).map(|(class, seq)| ((*class).into(), seq)).collect();
+        let positions = Positions { log_id, cursors };
+        let bytes = positions.to_bytes();
+        assert_eq!(Positions::parse(&bytes), Some(positions));
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                assert_eq!(Positions::parse(&damaged), None, "byte {at} bit {bit}");
+            }
+        }
+        assert_eq!(Positions::parse(&bytes[..bytes.len() - 1]), None);
     }
 }
