@@ -27,8 +27,16 @@ fn cursors(bytes: &[u8]) -> Option<[u64; 3]> {
     let (decision, rest) = ledger::number(rest.strip_prefix(b"\",\"cursors\":{\"decision\":")?)?;
     let (error, rest) = ledger::number(rest.strip_prefix(b",\"error\":")?)?;
     let (lifecycle, rest) = ledger::number(rest.strip_prefix(b",\"lifecycle\":")?)?;
-    (rest == b"}}\n").then_some([error, decision, lifecycle])
+    let rest = rest.strip_prefix(b"},\"repairs\":0,\"h\":\"")?;
+    let covered = bytes.get(..bytes.len().checked_sub(TAIL)?)?;
+    let mut end = String::new();
+    machines::ids::write_hex(blake3::hash(covered).as_bytes(), &mut end);
+    end.push_str("\"}\n");
+    (rest == end.as_bytes()).then_some([error, decision, lifecycle])
 }
+
+/// Bytes of the hash at the end of the file and what is around it.
+const TAIL: usize = 73;
 
 impl World {
     /// The cursors on the disk, as readers see them; zeros when there are none.
@@ -452,9 +460,9 @@ mod tests {
     fn cursors_are_read_as_the_drain_writes_them_and_not_otherwise() {
         let log_id = IdSource::new(Entropy([3; 32])).next(Wall::default());
         let named = NAMES.iter().map(|name| (*name).to_owned()).zip([7, 41, 0]).collect();
-        let bytes = Positions { log_id, cursors: named }.to_bytes();
+        let bytes = Positions { log_id, cursors: named, repairs: 0 }.to_bytes();
         assert_eq!(cursors(&bytes), Some([7, 41, 0]));
-        for at in 47..bytes.len() {
+        for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] = b'x';
             assert_eq!(cursors(&damaged), None, "byte {at}");

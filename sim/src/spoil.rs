@@ -98,7 +98,7 @@ impl World {
 
     fn positions(&self, cursors: [u64; 3]) -> Option<Vec<u8>> {
         let cursors: BTreeMap<String, u64> = CLASSES.iter().map(|class| (*class).to_owned()).zip(cursors).collect();
-        Some(Positions { log_id: self.log_id?, cursors }.to_bytes())
+        Some(Positions { log_id: self.log_id?, cursors, repairs: 0 }.to_bytes())
     }
 
     /// An answer of the collector as a broken driver reads it.

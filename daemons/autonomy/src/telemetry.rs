@@ -18,7 +18,7 @@ use machines::disk::{Done, FaultKind, File, Op};
 use machines::drain::batch::{Class, PerClass};
 use machines::drain::{Config, Drain, Failure as DrainFailure, Input, Output as Said, Queue, Until};
 use machines::json::Value;
-use machines::machine::{Event, Note};
+use machines::machine::{Event, Field, Note};
 use machines::net;
 use machines::time::Span;
 use machines::wal::files::Positions;
@@ -84,13 +84,29 @@ pub trait Tell {
     fn note(&mut self, note: Note);
 }
 
+/// Feeds the result of a request when it goes out of scope, however that comes about: each request completes once.
+struct Reply {
+    feed: Feed<Input>,
+    tag: net::Tag,
+    got: Option<net::Got>,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let gone = || net::Got::Failed(net::Fault::Broken("the request was given up".to_owned()));
+        let got = self.got.take().unwrap_or_else(gone);
+        self.feed.feed(Event::Net(self.tag, got));
+    }
+}
+
 impl<T: Tell> Outside<Drain> for Outlet<T> {
     fn net(&mut self, feed: &Feed<Input>, tag: net::Tag, op: net::Op) {
         let (exporter, feed) = (Arc::clone(&self.exporter), feed.clone());
         let net::Op::Export(export) = op;
+        let reply = Reply { feed, tag, got: None };
         self.handle.spawn(async move {
-            let got = exporter.export(&export).await;
-            feed.feed(Event::Net(tag, got));
+            let mut reply = reply;
+            reply.got = Some(exporter.export(&export).await);
         });
     }
 
@@ -203,7 +219,7 @@ impl Outside<Wal> for Opening {
     }
 
     fn note(&mut self, note: Note) {
-        eprintln!("autonomy: {}", note.msg);
+        eprintln!("autonomy: {}", in_words(&note));
     }
 }
 
@@ -258,7 +274,7 @@ impl Teller {
         if self.output == Output::Json {
             let error = self.failure.as_ref().map_or(Value::Null, |f| Value::from(f.message.as_str()));
             let value = object([
-                ("ok", Value::from(self.failure.is_none())),
+                ("ok", Value::from(self.failure.is_none() && (self.follow || !self.stopped))),
                 ("queue", queue_value(&self.queue)),
                 ("events", Value::from(self.sent)),
                 ("batches", Value::from(self.batches)),
@@ -318,8 +334,20 @@ impl Tell for Teller {
     }
 
     fn note(&mut self, note: Note) {
-        self.error(&format!("[drain] {}", note.msg));
+        self.error(&format!("[drain] {}", in_words(&note)));
     }
+}
+
+/// A log line as `message key=value …`.
+fn in_words(note: &Note) -> String {
+    let mut text = note.msg.to_owned();
+    for (key, value) in &note.fields {
+        match value {
+            Field::Number(n) => text.push_str(&format!(" {key}={n}")),
+            Field::Text(value) => text.push_str(&format!(" {key}={value:?}")),
+        }
+    }
+    text
 }
 
 fn seconds(span: Span) -> String {

@@ -300,7 +300,9 @@ fn repair(args: &cli::Repair, output: Output) -> Ended {
         FaultKind::Held => {
             Failure::refused(format!("{}: a drain is at work on this log; stop it first", dir.display()))
         }
-        kind => Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display())),
+        kind @ (FaultKind::NotFound | FaultKind::NoSpace | FaultKind::Changed | FaultKind::Io(_)) => {
+            Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display()))
+        }
     })?;
     let failed = |kind: FaultKind| Failure::refused(format!("{}: {kind}", dir.display()));
     let plan = plan(&disk).map_err(failed)?;
@@ -341,15 +343,17 @@ struct RepairPlan {
     /// The safe-point, when it has to be written.
     safe: Option<u64>,
     drop_positions: bool,
-    /// The cursors, when they have to step back so that tombstones are delivered.
-    lowered: Option<Positions>,
+    /// The cursors behind the repair.
+    cursors: Positions,
+    /// The cursor of errors steps back.
+    steps_back: bool,
     summary: Summary,
 }
 
 impl RepairPlan {
     fn is_nothing(&self) -> bool {
         let files = self.files.iter().all(|(_, mend)| *mend == Mend::Keep);
-        files && self.base.is_none() && self.safe.is_none() && !self.drop_positions && self.lowered.is_none()
+        files && self.base.is_none() && self.safe.is_none() && !self.drop_positions && !self.steps_back
     }
 
     fn text(&self) -> String {
@@ -380,8 +384,8 @@ impl RepairPlan {
                 "telemetry.pos: of another log or unreadable, taken out; everything will be delivered again".into(),
             );
         }
-        if let Some(lowered) = &self.lowered {
-            let from = lowered.cursors.get("error").copied().unwrap_or(0).saturating_add(1);
+        if self.steps_back {
+            let from = self.cursors.cursors.get("error").copied().unwrap_or(0).saturating_add(1);
             lines.push(format!(
                 "telemetry.pos: errors from {from} on will be delivered again, the tombstones among them"
             ));
@@ -408,14 +412,24 @@ fn plan(disk: &Disk) -> Result<RepairPlan, FaultKind> {
         mended.push((file, if missing { Mend::Replace(file, Vec::new()) } else { mend }));
     }
     let (base, base_is_new, summary) = repair.finish();
-    let lowered = positions.as_ref().filter(|p| p.log_id == base.log_id).and_then(|p| summary.lowered(p));
+    let cursors = summary.cursors(&base, positions.as_ref());
+    let error = |positions: &Positions| positions.cursors.get("error").copied().unwrap_or(0);
+    let steps_back = positions.as_ref().is_some_and(|p| p.log_id == base.log_id && error(&cursors) < error(p));
     let ours = positions.is_some_and(|positions| positions.log_id == base.log_id);
     let drop_positions = positions_bytes.is_some() && !ours;
     // A safe-point that only lags behind a log in order is what every crash leaves.
     let in_order = mended.iter().all(|(_, mend)| *mend == Mend::Keep) && !base_is_new;
     let lags = safe.is_some_and(|safe| safe <= summary.last && safe + 1 >= base.first_seq.get());
     let safe = (safe != Some(summary.last) && !(in_order && lags)).then_some(summary.last);
-    Ok(RepairPlan { files: mended, base: base_is_new.then_some(base), safe, drop_positions, lowered, summary })
+    Ok(RepairPlan {
+        files: mended,
+        base: base_is_new.then_some(base),
+        safe,
+        drop_positions,
+        cursors,
+        steps_back,
+        summary,
+    })
 }
 
 /// First every damaged file gets its second name in the quarantine, then each is replaced; cut short anywhere, the
@@ -432,13 +446,9 @@ fn carry_out(disk: &Disk, folder: std::os::fd::BorrowedFd<'_>, plan: &RepairPlan
     for file in [File::Base, File::SafeSeq, File::Positions] {
         quarantine.keep(file)?;
     }
-    if plan.drop_positions {
-        run(vec![Op::Remove(File::Positions), Op::SyncDir(Dir::Telemetry)])?;
-    }
-    if let Some(lowered) = &plan.lowered {
-        // Before the tombstones are there: cut short in between, it delivers some errors twice and none never.
-        run(replace(Replaced::Positions, lowered.to_bytes()))?;
-    }
+    // Before the tombstones are there: cut short in between, it delivers some errors twice and none never. A drain that
+    // rests finds them changed, and forgets what it knew of the files.
+    run(replace(Replaced::Positions, plan.cursors.to_bytes()))?;
     for (file, mend) in &plan.files {
         match mend {
             Mend::Keep => {}

@@ -56,7 +56,7 @@ impl Room {
             // The golden trace hashes are the simulator's.
             Self::Golden => matches!(other, Self::Machines | Self::Sim),
             Self::Demo => other == Self::Machines,
-            Self::Bench => matches!(other, Self::Machines | Self::Sim | Self::Demo),
+            Self::Bench => matches!(other, Self::Machines | Self::Sim | Self::Demo | Self::Io),
         }
     }
 }

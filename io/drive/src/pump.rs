@@ -103,9 +103,16 @@ where
     let mut own = VecDeque::from([Event::Start(entropy()?)]);
     let mut effects = Vec::new();
     loop {
-        let event = match own.pop_front() {
-            Some(event) => event,
-            None => wait(&inbox.receiver, machine.deadline(), clock),
+        // What comes from outside goes before our own reads, so that a long walk over the log can be stopped.
+        let event = match (inbox.receiver.try_recv().ok(), own.pop_front()) {
+            (Some(event), next) => {
+                if let Some(next) = next {
+                    own.push_front(next);
+                }
+                event
+            }
+            (None, Some(event)) => event,
+            (None, None) => wait(&inbox.receiver, machine.deadline(), clock),
         };
         machine.handle(clock.now(), event, &mut Outbox::over(&mut effects));
         machine.check();

@@ -29,7 +29,7 @@ use crate::time::{Mono, Now, Span};
 
 use opening::{Opening, Went};
 use rejected::Reason;
-use session::{Next, Session};
+use session::{Glimpse, Next, Session, Wrong};
 use verdict::{Verdict, judge};
 
 /// The most records that a batch may hold.
@@ -180,9 +180,13 @@ pub struct Status {
 
 /// How often an idle drain looks for something new.
 const POLL: Span = Span::from_secs(1);
+/// How often a log that does not fit what was known of it is opened anew before it is called damaged.
+const REOPEN: u32 = 2;
+/// How often a log is looked at that cannot be opened yet.
+const EARLY: Span = Span::from_millis(200);
 /// The first wait after a failed try; it doubles up to the longest.
 const FIRST_WAIT: Span = Span::from_millis(500);
-/// Batches or records in a row of which the receiver rejected something before it counts as the wrong receiver.
+/// Batches or records in a row of which the receiver took nothing before it counts as the wrong receiver.
 const MOST_SPOILED: u32 = 100;
 /// The longest wait of the drain's own choice.
 const LONGEST_WAIT: Span = Span::from_secs(30);
@@ -211,6 +215,18 @@ struct Tally {
     spoiled: u32,
     trouble: Option<String>,
     held_said: bool,
+    /// How often the log was opened anew because something did not fit, since cursors last moved.
+    reopened: u32,
+    /// Since when the log cannot be opened yet.
+    early: Option<Mono>,
+}
+
+impl Tally {
+    /// The cursors moved: whatever was wrong is over.
+    fn moved(&mut self) {
+        (self.failed, self.reopened, self.early) = (0, 0, None);
+        self.trouble = None;
+    }
 }
 
 #[derive(Debug)]
@@ -348,21 +364,30 @@ impl Drain {
                     }
                     Went::Open(session) => self.go_on(now, session, out),
                     Went::Held => self.held(now, None, out),
+                    Went::TooEarly(message) => self.too_early(now, message, out),
                     Went::Wrong(message) => self.give_up(now, Why::Log, message, out),
                 }
             }
             Phase::Draining(mut session) => match session.on_disk(now, tag, completion, &self.config) {
-                Ok(()) => self.go_on(now, session, out),
-                Err(message) => self.give_up(now, Why::Log, message, out),
-            },
-            Phase::Glancing(mine, mut session) if mine == tag => {
-                let news = session.glanced(&completion);
-                if news {
-                    self.come_back(session, out);
-                } else {
-                    self.rest(now.mono.after(POLL), "look for new events", Some(session));
+                Ok(moved) => {
+                    if moved {
+                        self.tally.moved();
+                    }
+                    self.go_on(now, session, out);
                 }
-            }
+                // The writer removed files that were delivered, or somebody changed them while we rested.
+                Err(Wrong::Misfit(_)) if self.tally.reopened < REOPEN => {
+                    self.tally.reopened += 1;
+                    self.open(out);
+                }
+                Err(Wrong::Misfit(message) | Wrong::Unreadable(message)) => self.give_up(now, Why::Log, message, out),
+                Err(Wrong::Write(message)) => self.cannot_write(now, session, message, out),
+            },
+            Phase::Glancing(mine, mut session) if mine == tag => match session.glanced(&completion) {
+                Glimpse::More => self.come_back(session, out),
+                Glimpse::Nothing => self.rest(now.mono.after(POLL), "look for new events", Some(session)),
+                Glimpse::Other => self.open(out),
+            },
             Phase::Returning(mine, session) if mine == tag => match completion {
                 Err(disk::Fault { step: 0, kind: FaultKind::Held }) => self.held(now, Some(session), out),
                 other if session.still_at(&other) => self.go_on(now, session, out),
@@ -395,7 +420,7 @@ impl Drain {
     /// Starts whatever can be started.
     fn go_on(&mut self, now: Now, mut session: Box<Session>, out: &mut Outbox<'_, Output>) {
         loop {
-            match session.next(now, &self.config) {
+            match session.next(now, &self.config, self.tally.since) {
                 Next::Wait => break self.phase = Phase::Draining(session),
                 Next::Disk(lane, chain) => {
                     let tag = self.tag(lane);
@@ -411,6 +436,33 @@ impl Drain {
                 }
                 Next::Say(queue) => out.output(Output::Queued(queue)),
                 Next::Empty => break self.emptied(now, session, out),
+                Next::End => break self.spoiled(out),
+            }
+        }
+    }
+
+    /// The log is being recovered, it seems.
+    fn too_early(&mut self, now: Now, message: String, out: &mut Outbox<'_, Output>) {
+        let since = *self.tally.early.get_or_insert(now.mono);
+        if now.mono.since(since) >= self.config.timeout {
+            self.tally.early = None;
+            return self.give_up(now, Why::Log, message, out);
+        }
+        self.unlock(out);
+        self.rest(now.mono.after(EARLY), "wait for the log's recovery", None);
+    }
+
+    /// The cursors could not be written. What they stand for was delivered and is not sent again as long as nobody else
+    /// moves them: only the write is tried again.
+    fn cannot_write(&mut self, now: Now, session: Box<Session>, message: String, out: &mut Outbox<'_, Output>) {
+        match self.config.until {
+            Until::Empty => self.end(Output::Failed(Failure { why: Why::Log, message }), out),
+            Until::Stopped => {
+                let wait = self.wait();
+                self.tally.trouble = Some(message.clone());
+                out.output(Output::Trouble { words: message, retry_in: Some(wait) });
+                self.unlock(out);
+                self.rest(now.mono.after(wait), "write the cursors again", Some(session));
             }
         }
     }
@@ -423,6 +475,7 @@ impl Drain {
                 self.end(Output::Complete { events }, out);
             }
             Until::Stopped => {
+                self.tally.moved();
                 if session.was_announced() {
                     out.output(Output::Complete { events: self.tally.sent });
                 }
@@ -430,6 +483,13 @@ impl Drain {
                 self.rest(now.mono.after(POLL), "look for new events", Some(session));
             }
         }
+    }
+
+    /// A command's receiver rejected everything for a while; what it rejected is durable in `rejected/`.
+    fn spoiled(&mut self, out: &mut Outbox<'_, Output>) {
+        let words = format!("the receiver took nothing of {MOST_SPOILED} batches or records in a row");
+        let message = format!("{words}; is this the right receiver? What it rejected is in rejected/");
+        self.fail(words, Failure { why: Why::Refused, message }, out);
     }
 
     fn rest(&mut self, until: Mono, why: &'static str, kept: Option<Box<Session>>) {
@@ -504,25 +564,21 @@ impl Drain {
                 self.go_on(now, session, out);
             }
             Verdict::Partial { rejected, words } => {
-                if self.is_spoiled() {
-                    return self.refuse_to_go_on(now, session, &words, out);
-                }
                 let rejected = rejected.min(records);
+                if rejected < records {
+                    self.tally.spoiled = 0;
+                }
                 self.accepted(events.saturating_sub(rejected), records, String::new(), out);
                 session.dealt_with(Some(Reason { status: 200, rejected, words: &words, at: now.wall }));
-                self.put_aside(rejected, words, out);
-                self.go_on(now, session, out);
+                self.put_aside(now, session, rejected, words, out);
             }
             Verdict::Poison { status, words } => {
-                if !session.narrow() {
-                    if self.is_spoiled() {
-                        return self.refuse_to_go_on(now, session, &words, out);
-                    }
-                    session.dealt_with(Some(Reason { status, rejected: 1, words: &words, at: now.wall }));
-                    self.put_aside(1, words, out);
-                }
                 self.answers_again();
-                self.go_on(now, session, out);
+                if session.narrow() {
+                    return self.go_on(now, session, out);
+                }
+                session.dealt_with(Some(Reason { status, rejected: 1, words: &words, at: now.wall }));
+                self.put_aside(now, session, 1, words, out);
             }
             Verdict::Retry { words, after, answered } => {
                 let why = if answered { Why::Refused } else { Why::Unreachable };
@@ -550,26 +606,31 @@ impl Drain {
         out.output(Output::Accepted { batch: self.tally.batches, events, records, words });
     }
 
+    /// The receiver answers; the backoff ends when the cursors have moved.
     fn answers_again(&mut self) {
-        self.tally.failed = 0;
         self.tally.since = None;
-        self.tally.trouble = None;
     }
 
-    fn put_aside(&mut self, records: u64, words: String, out: &mut Outbox<'_, Output>) {
-        self.tally.spoiled = self.tally.spoiled.saturating_add(1);
+    /// Records were put aside. A receiver that takes nothing of a hundred in a row may be the wrong one: a command ends, and
+    /// a drain that goes on goes on slowly.
+    fn put_aside(
+        &mut self,
+        now: Now,
+        mut session: Box<Session>,
+        records: u64,
+        words: String,
+        out: &mut Outbox<'_, Output>,
+    ) {
         self.tally.rejected = self.tally.rejected.saturating_add(records);
+        self.tally.spoiled = self.tally.spoiled.saturating_add(1);
         out.output(Output::Rejected { records, words });
-    }
-
-    /// A receiver that rejects everything is the wrong one: nothing more is put aside for it.
-    const fn is_spoiled(&self) -> bool {
-        self.tally.spoiled >= MOST_SPOILED
-    }
-
-    fn refuse_to_go_on(&mut self, now: Now, session: Box<Session>, words: &str, out: &mut Outbox<'_, Output>) {
-        let words = format!("the receiver rejected {MOST_SPOILED} batches or records in a row: {words}");
-        self.wrong(now, session, words, "is this the right receiver? What it rejected so far is in rejected/", out);
+        if self.tally.spoiled >= MOST_SPOILED {
+            match self.config.until {
+                Until::Empty => session.end_here(),
+                Until::Stopped => session.pause(now.mono.after(LONGEST_WAIT)),
+            }
+        }
+        self.go_on(now, session, out);
     }
 
     /// Nothing that we send can change it.

@@ -15,7 +15,7 @@ use crate::wal::scan::{Link, prev_behind};
 use super::batch::{Class, PerClass};
 use super::files::Files;
 use super::index::Index;
-use super::session::Session;
+use super::session::{At, Session};
 use super::unreadable;
 
 /// Bytes asked for of the small files.
@@ -32,7 +32,7 @@ pub struct Opening {
     stage: Stage,
     tries: u32,
     base: Option<Base>,
-    cursors: PerClass<u64>,
+    at: At,
     safe: u64,
     files: Files,
 }
@@ -56,6 +56,8 @@ pub enum Went {
     Open(Box<Session>),
     /// Another drain has the lock.
     Held,
+    /// It may be opened in a moment; why it cannot be now.
+    TooEarly(String),
     /// It cannot be opened.
     Wrong(String),
 }
@@ -63,15 +65,8 @@ pub enum Went {
 impl Opening {
     /// The first chain, under this tag.
     pub fn begin(tag: Tag) -> (Self, Vec<Op>) {
-        let opening = Self {
-            tag,
-            stage: Stage::Base,
-            tries: 0,
-            base: None,
-            cursors: PerClass::default(),
-            safe: 0,
-            files: Files::default(),
-        };
+        let opening =
+            Self { tag, stage: Stage::Base, tries: 0, base: None, at: At::default(), safe: 0, files: Files::default() };
         (opening, vec![Op::Lock(Lock::Drain), read(File::Base)])
     }
 
@@ -146,7 +141,7 @@ impl Opening {
     }
 
     fn on_positions(&mut self, completion: Completion) -> Went {
-        self.cursors = PerClass::default();
+        self.at = At::default();
         match bytes(completion) {
             Ok(bytes) => {
                 let own = Positions::parse(&bytes)
@@ -158,7 +153,7 @@ impl Opening {
                             .into(),
                     );
                 };
-                self.cursors = cursors_of(&positions);
+                self.at = at(&positions);
             }
             Err(FaultKind::NotFound) => {}
             Err(kind) => return Went::Wrong(unreadable(File::Positions, kind)),
@@ -169,14 +164,24 @@ impl Opening {
 
     /// Finds the segment that holds the first undelivered sequence.
     fn find_start(&mut self) -> Went {
+        let highest = Class::ALL.into_iter().map(|class| *self.at.cursors.get(class)).max().unwrap_or(0);
+        if highest > self.safe {
+            // While a log is being recovered its safe-point is still the one from before. Otherwise nothing may be believed
+            // that these cursors say.
+            return Went::TooEarly(format!(
+                "telemetry.pos says that {highest} was delivered, but the log is only known durable up to {}; if no runtime \
+                 is just starting, look with `autonomy wal verify`, mend with `autonomy wal repair`",
+                self.safe
+            ));
+        }
         let Some(base) = &self.base else { return Went::Wrong("telemetry.base is missing".to_string()) };
         let first = base.first_seq;
         for class in Class::ALL {
             // What is not retained was delivered before it was removed.
-            let cursor = self.cursors.get_mut(class);
+            let cursor = self.at.cursors.get_mut(class);
             *cursor = (*cursor).max(first.get().saturating_sub(1));
         }
-        let lowest = Class::ALL.into_iter().map(|class| *self.cursors.get(class)).min().unwrap_or(0);
+        let lowest = Class::ALL.into_iter().map(|class| *self.at.cursors.get(class)).min().unwrap_or(0);
         match self.files.around(first, lowest.saturating_add(1)) {
             (Some(segment), _) if segment == first => {
                 let prev = base.prev_h;
@@ -210,17 +215,17 @@ impl Opening {
     fn open(&mut self, segment: u64, prev: Hash32) -> Went {
         let Some(base) = self.base.take() else { return self.again() };
         let index = Index::new(segment, 0, Link { next: segment, prev });
-        Went::Open(Box::new(Session::new(base, self.cursors, self.safe, core::mem::take(&mut self.files), index)))
+        Went::Open(Box::new(Session::new(base, self.at, self.safe, core::mem::take(&mut self.files), index)))
     }
 }
 
-/// The cursors of a parsed `telemetry.pos`.
-pub fn cursors_of(positions: &Positions) -> PerClass<u64> {
+/// What a parsed `telemetry.pos` says.
+pub fn at(positions: &Positions) -> At {
     let mut cursors = PerClass::default();
     for class in Class::ALL {
         *cursors.get_mut(class) = positions.cursors.get(class.name()).copied().unwrap_or(0);
     }
-    cursors
+    At { cursors, repairs: positions.repairs }
 }
 
 const fn read(file: File) -> Op {

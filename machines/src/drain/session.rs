@@ -23,7 +23,7 @@ use super::batch::{Batch, Class, PerClass};
 use super::delivery::Delivery;
 use super::files::Files;
 use super::index::{Block, Fed, Index};
-use super::opening::cursors_of;
+use super::opening::at;
 use super::order::Order;
 use super::rejected::{self, Reason};
 use super::{Config, Queue, Until, unreadable};
@@ -38,6 +38,8 @@ const MISFITS: u32 = 10;
 const AT_ONCE: u32 = 3;
 /// The pause.
 const PAUSE: Span = Span::from_millis(20);
+/// The shortest time that an answer is given at the end of a command's time.
+const SHORTEST_ANSWER: Span = Span::from_millis(100);
 /// The longest that an answer may take.
 const LONGEST_ANSWER: Span = Span::from_secs(10);
 
@@ -52,6 +54,8 @@ pub enum Next {
     Say(Queue),
     /// Everything is delivered.
     Empty,
+    /// It was told to end here, and the cursors are durable.
+    End,
     /// Something is under way.
     Wait,
 }
@@ -62,6 +66,8 @@ pub struct Session {
     base: Base,
     /// The cursors as they are on the disk.
     cursors: PerClass<u64>,
+    /// How often the log had been repaired when it was opened.
+    repairs: u64,
     /// Up to which sequence events are delivered: a safe-point.
     target: u64,
     files: Files,
@@ -87,6 +93,7 @@ pub struct Session {
     misfits: u32,
     look_again: bool,
     large: bool,
+    ends: bool,
 }
 
 /// A place between two frames.
@@ -117,17 +124,49 @@ enum Reading {
 #[derive(Debug)]
 struct Write {
     tag: Option<Tag>,
-    chain: Vec<Op>,
     cursors: PerClass<u64>,
-    rejected: Option<Seq>,
+    /// A rejected record, or a batch, that has to be durable first.
+    aside: Option<(Seq, Vec<u8>)>,
+}
+
+/// What `telemetry.pos` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// The cursors.
+    pub cursors: PerClass<u64>,
+    /// How often the log was repaired.
+    pub repairs: u64,
+}
+
+/// What a look at the safe-point of a log shows that was left alone for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glimpse {
+    /// Nothing new.
+    Nothing,
+    /// More than was looked through.
+    More,
+    /// Less, or no safe-point: another log, or none.
+    Other,
+}
+
+/// Why a session cannot go on.
+#[derive(Debug)]
+pub enum Wrong {
+    /// What was read does not belong there, however often it is read: damage, or the files changed since they were found.
+    Misfit(String),
+    /// The cursors could not be written; the session still knows what to write.
+    Write(String),
+    /// The device does not give something.
+    Unreadable(String),
 }
 
 impl Session {
     /// A log that was opened so.
-    pub fn new(base: Base, cursors: PerClass<u64>, safe: u64, files: Files, index: Index) -> Self {
+    pub fn new(base: Base, at: At, safe: u64, files: Files, index: Index) -> Self {
         Self {
             base,
-            cursors,
+            cursors: at.cursors,
+            repairs: at.repairs,
             target: safe,
             files,
             index,
@@ -146,6 +185,7 @@ impl Session {
             misfits: 0,
             look_again: false,
             large: false,
+            ends: false,
         }
     }
 
@@ -168,7 +208,11 @@ impl Session {
 
     /// Whether something waits that is known of.
     pub fn has_work(&self) -> bool {
-        self.delivery.is_some() || self.gather.is_some() || self.index.last() < self.target || self.anything_waits()
+        self.write.is_some()
+            || self.delivery.is_some()
+            || self.gather.is_some()
+            || self.index.last() < self.target
+            || self.anything_waits()
     }
 
     fn anything_waits(&self) -> bool {
@@ -201,17 +245,19 @@ impl Session {
     }
 
     /// What can be started now.
-    pub fn next(&mut self, now: Now, config: &Config) -> Next {
-        if let Some(write) = &mut self.write
+    pub fn next(&mut self, now: Now, config: &Config, since: Option<Mono>) -> Next {
+        if let Some(write) = &self.write
             && write.tag.is_none()
-            && !write.chain.is_empty()
         {
-            return Next::Disk(Lane::Cursors, core::mem::take(&mut write.chain));
+            return Next::Disk(Lane::Cursors, self.chain_of(write));
         }
         if self.not_before.is_some_and(|at| at > now.mono) {
             return Next::Wait;
         }
         self.not_before = None;
+        if self.ends {
+            return if self.write.is_some() { Next::Wait } else { Next::End };
+        }
         if self.reading.is_none()
             && self.delivery.is_none()
             && let Some(next) = self.next_read(config)
@@ -223,13 +269,20 @@ impl Session {
         }
         if let Some(delivery) = &self.delivery {
             let (from, to) = delivery.slice();
-            let timeout = config.timeout.min(LONGEST_ANSWER);
+            let left = match (config.until, since) {
+                (Until::Empty, Some(since)) => {
+                    let tried = now.mono.since(since).as_nanos();
+                    Span::from_nanos(config.timeout.as_nanos().saturating_sub(tried)).max(SHORTEST_ANSWER)
+                }
+                (Until::Empty, None) | (Until::Stopped, _) => config.timeout,
+            };
+            let timeout = left.min(LONGEST_ANSWER);
             return Next::Net(net::Op::Export(net::Export { batch: Arc::clone(delivery.batch()), from, to, timeout }));
         }
         if Class::ALL.iter().any(|class| *self.cursors.get(*class) < self.index.last()) {
             // A stretch without events: the cursors pass over it all the same.
             self.write_cursors(self.cursors, None);
-            return self.next(now, config);
+            return self.next(now, config, since);
         }
         Next::Empty
     }
@@ -315,6 +368,19 @@ impl Session {
     /// What was sent is to be tried again, not before this time, and not before what has become more important.
     pub fn try_again(&mut self, at: Mono) {
         self.not_before = Some(at);
+        self.park();
+    }
+
+    /// The receiver refuses what was sent for one of its records: half of it goes next. False when there is only one.
+    pub fn narrow(&mut self) -> bool {
+        let narrowed = self.delivery.as_mut().is_some_and(Delivery::narrow);
+        if narrowed {
+            self.park();
+        }
+        narrowed
+    }
+
+    fn park(&mut self) {
         if let Some(delivery) = self.delivery.take() {
             let class = delivery.batch().class;
             *self.parked.get_mut(class) = Some(delivery);
@@ -322,9 +388,14 @@ impl Session {
         }
     }
 
-    /// The receiver refuses what was sent for one of its records. False when there is only one.
-    pub fn narrow(&mut self) -> bool {
-        self.delivery.as_mut().is_some_and(Delivery::narrow)
+    /// Nothing more is sent; it ends when the cursors are durable.
+    pub fn end_here(&mut self) {
+        self.ends = true;
+    }
+
+    /// Nothing is done before this time.
+    pub fn pause(&mut self, until: Mono) {
+        self.not_before = Some(until);
     }
 
     /// What was sent is dealt with: moves the cursors behind it, and keeps the records in `rejected/` if there is a reason to.
@@ -346,12 +417,13 @@ impl Session {
             Some(reason) if reason.status != 200 => delivery.put_aside(),
             Some(_) | None => delivery.taken(),
         }
-        if !delivery.is_over() {
-            self.delivery = Some(delivery);
-        } else {
+        if delivery.is_over() {
             self.order.went(batch.class, &self.waiting());
-            self.fresh = false;
+        } else {
+            *self.parked.get_mut(batch.class) = Some(delivery);
         }
+        // What has become more important goes before the rest.
+        self.fresh = false;
         self.write_cursors(cursors, aside);
     }
 
@@ -364,74 +436,78 @@ impl Session {
                 *cursor = (*cursor).max(self.index.last());
             }
         }
-        let positions = Positions {
-            log_id: self.base.log_id,
-            cursors: Class::ALL
-                .into_iter()
-                .map(|class| (String::from(class.name()), *cursors.get(class)))
-                .collect::<BTreeMap<_, _>>(),
-        };
-        let mut chain = Vec::new();
-        let rejected = aside.map(|(seq, bytes)| {
-            chain.push(Op::MakeDir(Dir::Rejected));
-            chain.extend(disk::replace(Replaced::Rejected(seq), bytes));
-            seq
-        });
-        chain.extend(disk::replace(Replaced::Positions, positions.to_bytes()));
-        self.write = Some(Write { tag: None, chain, cursors, rejected });
+        self.write = Some(Write { tag: None, cursors, aside });
     }
 
-    /// A chain ended; one that is not ours is passed over.
+    fn chain_of(&self, write: &Write) -> Vec<Op> {
+        let mut chain = Vec::new();
+        if let Some((seq, bytes)) = &write.aside {
+            chain.push(Op::MakeDir(Dir::Rejected));
+            chain.extend(disk::replace(Replaced::Rejected(*seq), bytes.clone()));
+        }
+        let cursors = Class::ALL.into_iter().map(|class| (String::from(class.name()), *write.cursors.get(class)));
+        let positions =
+            Positions { log_id: self.base.log_id, cursors: cursors.collect::<BTreeMap<_, _>>(), repairs: self.repairs };
+        chain.extend(disk::replace(Replaced::Positions, positions.to_bytes()));
+        chain
+    }
+
+    /// A chain ended; one that is not ours is passed over. True when the cursors on the disk have moved.
     ///
     /// # Errors
     /// What is wrong with the log or the cursors, in words.
-    pub fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, config: &Config) -> Result<(), String> {
+    pub fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, config: &Config) -> Result<bool, Wrong> {
         if self.write.as_ref().is_some_and(|write| write.tag == Some(tag)) {
             return self.written(completion);
         }
         match self.reading.take() {
-            Some((mine, why)) if mine == tag => self.was_read(now, why, completion, config),
+            Some((mine, why)) if mine == tag => self.was_read(now, why, completion, config).map(|()| false),
             other => {
                 self.reading = other;
-                Ok(())
+                Ok(false)
             }
         }
     }
 
-    fn written(&mut self, completion: Completion) -> Result<(), String> {
-        let Some(write) = self.write.take() else { return Ok(()) };
+    fn written(&mut self, completion: Completion) -> Result<bool, Wrong> {
+        let Some(write) = self.write.take() else { return Ok(false) };
         match completion {
             Ok(_) => {
                 self.cursors = write.cursors;
-                Ok(())
+                Ok(true)
             }
             Err(fault) => {
-                let file = match write.rejected {
-                    Some(seq) if fault.step < 5 => format!("rejected/{}", File::Rejected(seq).name()),
+                let file = match &write.aside {
+                    Some((seq, _)) if fault.step < 5 => format!("rejected/{}", File::Rejected(*seq).name()),
                     Some(_) | None => File::Positions.name(),
                 };
-                Err(format!("cannot write {file}: {}; nothing that it stands for counts as delivered", fault.kind))
+                // It is written anew, from the first file on; nothing of it has to be sent again.
+                self.write = Some(Write { tag: None, ..write });
+                Err(Wrong::Write(format!("cannot write {file}: {}; until it can be, nothing more is sent", fault.kind)))
             }
         }
     }
 
-    fn was_read(&mut self, now: Now, why: Reading, completion: Completion, config: &Config) -> Result<(), String> {
+    fn was_read(&mut self, now: Now, why: Reading, completion: Completion, config: &Config) -> Result<(), Wrong> {
         match (why, completion) {
             (Reading::List, Ok(Done::Listing(listing))) => {
                 self.files = Files::of(&listing);
                 self.look_again = false;
                 Ok(())
             }
-            (Reading::List, Err(fault)) => Err(format!("cannot list the log folder: {}", fault.kind)),
+            (Reading::List, Err(fault)) => {
+                Err(Wrong::Unreadable(format!("cannot list the log folder: {}", fault.kind)))
+            }
             (Reading::Safe, Ok(Done::Bytes(bytes))) => {
                 let Some(safe) = parse_safe_seq(&bytes) else {
-                    return Err("telemetry.safe_seq is not 8 bytes; look with `autonomy wal verify`".to_string());
+                    let words = "telemetry.safe_seq is not 8 bytes; look with `autonomy wal verify`";
+                    return Err(Wrong::Unreadable(words.to_string()));
                 };
                 self.target = self.target.max(safe);
                 self.fresh = true;
                 Ok(())
             }
-            (Reading::Safe, Err(fault)) => Err(unreadable(File::SafeSeq, fault.kind)),
+            (Reading::Safe, Err(fault)) => Err(Wrong::Unreadable(unreadable(File::SafeSeq, fault.kind))),
             (Reading::Walk { file, len }, Ok(Done::Bytes(bytes))) => self.walked(now, file, len, &bytes),
             (Reading::Gather { file, len, block }, Ok(Done::Bytes(bytes))) => {
                 self.gathered(now, file, len, &block, &bytes, config)
@@ -442,7 +518,7 @@ impl Session {
                 Err(Fault { kind: FaultKind::NotFound, .. }),
             ) => self.misfit(now, file, self.index.at, self.index.link.next, "there is no such file"),
             (Reading::Walk { file, .. } | Reading::Gather { file, .. }, Err(fault)) => {
-                Err(unreadable(file, fault.kind))
+                Err(Wrong::Unreadable(unreadable(file, fault.kind)))
             }
             (_, Ok(Done::Nothing | Done::Bytes(_) | Done::Tail { .. } | Done::Listing(_))) => {
                 panic!("drain: a read completed with something else")
@@ -450,13 +526,15 @@ impl Session {
         }
     }
 
-    fn walked(&mut self, now: Now, file: File, len: u32, bytes: &[u8]) -> Result<(), String> {
+    fn walked(&mut self, now: Now, file: File, len: u32, bytes: &[u8]) -> Result<(), Wrong> {
         let (at, seq) = (self.index.at, self.index.link.next);
         match self.index.feed(bytes, self.target, &self.cursors) {
             Fed::Progress => self.fits(),
             Fed::More => {
                 let ends = bytes.len() < usize::try_from(len).unwrap_or(usize::MAX);
-                if matches!(file, File::Sealed(_)) && bytes.is_empty() {
+                // A sealed file holds what it was sealed with: one without a frame is damaged.
+                let moved = self.index.link.next > self.index.segment;
+                if matches!(file, File::Sealed(_)) && bytes.is_empty() && moved {
                     // The segment is read to its end: the next one begins with the frame that belongs here.
                     self.index.segment = self.index.link.next;
                     self.index.at = 0;
@@ -479,7 +557,7 @@ impl Session {
         block: &Block,
         bytes: &[u8],
         config: &Config,
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
         let Some(mut batch) = self.gather.take() else { return Ok(()) };
         let class = batch.class;
         let Some(mut place) = *self.places.get(class) else { return Ok(()) };
@@ -490,6 +568,12 @@ impl Session {
         while !full && *self.index.waiting().get(class) > 0 && place.at < block.end {
             let before = place.link;
             match place.link.step(bytes.get(off..).unwrap_or(&[])) {
+                // Not what the index was made of: the files are not those that were looked through.
+                Step::Frame(frame, _) if frame.seq.get() > self.index.last() => {
+                    place.link = before;
+                    wrong = Some("a frame that was not there".to_string());
+                    break;
+                }
                 Step::Frame(frame, raw) => {
                     let size = PREFIX + raw.len();
                     if Class::of(frame.kind) == class && frame.seq.get() > cursor {
@@ -540,15 +624,15 @@ impl Session {
 
     /// What was read is not what belongs there: the writer may just have renamed the file. Looks again, and calls it damage
     /// when it stays so.
-    fn misfit(&mut self, now: Now, file: File, at: u64, seq: u64, what: &str) -> Result<(), String> {
+    fn misfit(&mut self, now: Now, file: File, at: u64, seq: u64, what: &str) -> Result<(), Wrong> {
         self.misfits += 1;
         if self.misfits > MISFITS {
-            return Err(format!(
+            return Err(Wrong::Misfit(format!(
                 "the log is damaged: {what} at sequence {} ({}, offset {at}); look with `autonomy wal verify`, mend with \
                  `autonomy wal repair`",
                 seq,
                 file.name()
-            ));
+            )));
         }
         self.look_again = true;
         if self.misfits > AT_ONCE {
@@ -557,29 +641,32 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a look at the safe-point shows something new.
-    pub fn glanced(&mut self, completion: &Completion) -> bool {
+    /// What a look at the safe-point shows.
+    pub fn glanced(&mut self, completion: &Completion) -> Glimpse {
         match completion {
             Ok(Done::Bytes(bytes)) => match parse_safe_seq(bytes) {
+                Some(safe) if safe == self.target => Glimpse::Nothing,
                 Some(safe) if safe > self.target => {
                     self.target = safe;
-                    true
+                    Glimpse::More
                 }
-                Some(_) | None => false,
+                Some(_) | None => Glimpse::Other,
             },
-            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) | Err(_) => false,
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) | Err(_) => Glimpse::Other,
         }
     }
 
     /// Whether the cursors on the disk are still ours, after a time without the lock.
     pub fn still_at(&self, completion: &Completion) -> bool {
         match completion {
-            Ok(Done::Bytes(bytes)) => Positions::parse(bytes)
-                .is_some_and(|found| found.log_id == self.base.log_id && cursors_of(&found) == self.cursors),
+            Ok(Done::Bytes(bytes)) => Positions::parse(bytes).is_some_and(|found| {
+                let here = At { cursors: self.cursors, repairs: self.repairs };
+                found.log_id == self.base.log_id && at(&found) == here
+            }),
             // Never written, as when we opened it.
             Err(Fault { step: 1, kind: FaultKind::NotFound }) => {
                 let none = self.base.first_seq.get().saturating_sub(1);
-                Class::ALL.iter().all(|class| *self.cursors.get(*class) == none)
+                self.repairs == 0 && Class::ALL.iter().all(|class| *self.cursors.get(*class) == none)
             }
             Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) | Err(_) => false,
         }

@@ -341,7 +341,7 @@ fn a_drain_that_goes_on_sleeps_sees_what_is_new_and_notices_another_drain() {
     let (base, _) = log_of(&kinds);
     rig.files = folder(&kinds);
     let cursors = ["error", "decision", "lifecycle"].map(|class| (class.to_string(), 6)).into();
-    rig.files.insert(File::Positions, Positions { log_id: base.log_id, cursors }.to_bytes());
+    rig.files.insert(File::Positions, Positions { log_id: base.log_id, cursors, repairs: 0 }.to_bytes());
     rig.wake();
     assert!(rig.requests.is_empty(), "it was delivered already: {:?}", asked(&rig));
 }
@@ -436,7 +436,7 @@ fn sealed_files_are_read_in_order_and_a_sealing_under_us_is_noticed() {
     // From the middle of the second file.
     let (base, _) = log_of(&kinds);
     let cursors = ["error", "decision", "lifecycle"].map(|class| (class.to_string(), 15)).into();
-    files.insert(File::Positions, Positions { log_id: base.log_id, cursors }.to_bytes());
+    files.insert(File::Positions, Positions { log_id: base.log_id, cursors, repairs: 0 }.to_bytes());
     let sent: Vec<u64> = accept_all(&mut until_empty(files)).into_iter().flat_map(|(_, seqs)| seqs).collect();
     assert_eq!(sent.len(), 25);
     assert!(sent.iter().all(|seq| *seq > 15));
@@ -490,7 +490,7 @@ fn a_frame_that_was_delivered_but_not_passed_by_every_cursor_is_verified_all_the
         let mut files = folder(&[L, D, D, D, L]);
         let cursors =
             [("error", 4), ("decision", 4), ("lifecycle", 0)].map(|(class, seq)| (class.to_string(), seq)).into();
-        files.insert(File::Positions, Positions { log_id: base.log_id, cursors }.to_bytes());
+        files.insert(File::Positions, Positions { log_id: base.log_id, cursors, repairs: 0 }.to_bytes());
         assert_eq!(accept_all(&mut until_empty(files.clone())), [(Class::Lifecycle, vec![1, 5])]);
         let live = files.get_mut(&File::Live).unwrap();
         let byte = offset(live, at) + 60;
@@ -518,11 +518,156 @@ fn a_base_whose_log_id_was_damaged_is_refused_and_no_cursor_is_written_by_it() {
 }
 
 #[test]
+fn a_repair_under_a_resting_drain_voids_what_it_knew() {
+    let mut rig = going_on(folder(&[D, D, D]));
+    answer(&mut rig, Got::Failed(Fault::Refused));
+    // The third frame is cut by a repair, and its sequence used again.
+    let (base, bytes) = log_of(&[D, D, E]);
+    rig.files.insert(File::Live, bytes);
+    let cursors = ["error", "decision", "lifecycle"].map(|class| (class.to_string(), 0)).into();
+    let repaired = Positions { log_id: base.log_id, cursors, repairs: 1 };
+    rig.files.insert(File::Positions, repaired.to_bytes());
+    rig.wake();
+    assert_eq!(accept_all(&mut rig), [(Class::Error, vec![3]), (Class::Decision, vec![1, 2])]);
+    let after = Positions::parse(&rig.files[&File::Positions]).unwrap();
+    assert_eq!((after.repairs, after.delivered()), (1, 3), "it keeps the count");
+}
+
+#[test]
+fn a_log_that_was_replaced_while_the_drain_slept_is_drained_from_its_beginning() {
+    let mut rig = going_on(folder(&[D; 6]));
+    accept_all(&mut rig);
+    rig.files = folder(&[L, L]);
+    rig.wake();
+    assert_eq!(accept_all(&mut rig), [(Class::Lifecycle, vec![1, 2])]);
+    // And one that is gone is told about.
+    rig.files.clear();
+    rig.wake();
+    assert!(matches!(rig.outputs.last(), Some(Output::Trouble { words, .. }) if words.contains("no log")));
+}
+
+#[test]
+fn a_segment_that_was_delivered_and_removed_meanwhile_is_no_damage() {
+    let kinds = [D; 12];
+    let mut rig = going_on(folder(&kinds[..6]));
+    accept_all(&mut rig);
+    // The writer seals what was delivered, removes it, and goes on in a new file.
+    let positions = rig.files[&File::Positions].clone();
+    let (base, bytes) = log_of(&kinds);
+    let at = offset(&bytes, 7);
+    let prev_h = Frame::parse(&bytes[offset(&bytes, 6) + 4..at]).unwrap().h;
+    let base = Base { first_seq: Seq::new(7).unwrap(), prev_h, ..base };
+    rig.files = folder(&kinds);
+    rig.files.insert(File::Base, base.to_bytes());
+    rig.files.insert(File::Live, bytes[at..].to_vec());
+    rig.files.insert(File::Positions, positions);
+    rig.wake();
+    while asked(&rig).is_none() {
+        rig.wake();
+    }
+    let sent: Vec<u64> = accept_all(&mut rig).into_iter().flat_map(|(_, seqs)| seqs).collect();
+    assert_eq!(sent, [7, 8, 9, 10, 11, 12]);
+    assert!(!rig.outputs.iter().any(|said| matches!(said, Output::Trouble { .. })), "{:?}", rig.outputs);
+}
+
+#[test]
+fn an_empty_sealed_file_is_damage_and_no_endless_loop() {
+    let mut files = folder(&[D, D, D, D]);
+    seal(&mut files, 1, 3);
+    files.insert(File::Sealed(Seq::FIRST), Vec::new());
+    let mut rig = until_empty(files);
+    while !matches!(rig.outputs.last(), Some(Output::Failed(_))) {
+        rig.wake();
+    }
+    assert!(failure(&rig).message.contains("sequence 1 (telemetry-00000000000000000001.wal"));
+}
+
+#[test]
+fn cursors_behind_the_safe_point_are_believed_only_when_it_reaches_them() {
+    let (base, _) = log_of(&[D]);
+    let cursors = ["error", "decision", "lifecycle"].map(|class| (class.to_string(), 3)).into();
+    let positions = Positions { log_id: base.log_id, cursors, repairs: 0 }.to_bytes();
+    let mut files = folder(&[D, D]);
+    files.insert(File::Positions, positions.clone());
+    let mut rig = until_empty(files);
+    // The log's recovery comes to its end meanwhile.
+    rig.wake();
+    assert!(rig.outputs.is_empty());
+    rig.files = folder(&[D; 4]);
+    rig.files.insert(File::Positions, positions.clone());
+    rig.wake();
+    assert_eq!(accept_all(&mut rig), [(Class::Decision, vec![4])]);
+    let mut files = folder(&[D, D]);
+    files.insert(File::Positions, positions);
+    let mut rig = until_empty(files);
+    while !matches!(rig.outputs.last(), Some(Output::Failed(_))) {
+        rig.wake();
+    }
+    assert!(failure(&rig).message.contains("telemetry.pos says that 3 was delivered"));
+}
+
+#[test]
+fn cursors_that_cannot_be_written_are_written_again_and_nothing_is_sent_twice() {
+    let mut rig = going_on(folder(&[D, D]));
+    let (tag, _) = rig.requests.pop_front().unwrap();
+    rig.fail = Some((1, FaultKind::NoSpace));
+    rig.event(Event::Net(tag, full()));
+    rig.run();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        waits.push(rig.machine.deadline().unwrap().at.since(rig.now.mono));
+        assert!(rig.machine.status().trouble.is_some());
+        // The lock and the cursors are read first; the write is the next chain.
+        rig.now.mono = rig.machine.deadline().unwrap().at;
+        rig.event(Event::Due);
+        rig.step();
+        rig.fail = Some((1, FaultKind::NoSpace));
+        rig.run();
+        assert!(rig.requests.is_empty());
+    }
+    assert!(waits.is_sorted() && waits.last() > Some(&Span::from_secs(15)), "{waits:?}");
+    rig.wake();
+    assert_eq!(cursors(&rig.files), Some([2, 2, 2]));
+    assert_eq!(rig.machine.status().trouble, None);
+}
+
+#[test]
+fn n04_a_receiver_that_rejects_a_part_of_every_batch_is_no_wrong_receiver() {
+    let mut rig = going_on(folder(&[D; 800]));
+    let mut batches = 0;
+    while asked(&rig).is_some() {
+        batches += 1;
+        let body = Body::Partial { rejected: 1, words: "one".into() };
+        answer(&mut rig, Got::Answered(Answer { status: 200, retry_after: None, body }));
+    }
+    assert_eq!((batches, cursors(&rig.files).unwrap()[1]), (200, 800));
+}
+
+#[test]
+fn n06_a_long_run_of_poisonous_records_slows_the_background_down_and_does_not_stop_it() {
+    let mut rig = going_on(folder(&[D; 140]));
+    let mut sent = Vec::new();
+    for _ in 0..2_000 {
+        match asked(&rig) {
+            Some((_, seqs)) if seqs.iter().any(|seq| *seq <= 120) => answer(&mut rig, status(400, None)),
+            Some((_, seqs)) => {
+                sent.extend(seqs);
+                answer(&mut rig, full());
+            }
+            None if sent.len() == 20 => break,
+            None => rig.wake(),
+        }
+    }
+    assert_eq!(sent, (121..=140).collect::<Vec<_>>());
+    assert!(rig.now.mono >= Mono::from_nanos(Span::from_secs(500).as_nanos()), "slowly: {:?}", rig.now.mono);
+}
+
+#[test]
 fn foreign_or_damaged_cursors_and_a_missing_log_are_refused() {
     let mut files = folder(&[D]);
     let other = IdSource::new(Entropy([9; 32])).next(Wall::from_micros(9));
     let cursors = ["error", "decision", "lifecycle"].map(|class| (class.to_string(), 0)).into();
-    files.insert(File::Positions, Positions { log_id: other, cursors }.to_bytes());
+    files.insert(File::Positions, Positions { log_id: other, cursors, repairs: 0 }.to_bytes());
     assert!(failure(&until_empty(files.clone())).message.contains("another log"));
     files.insert(File::Positions, b"{}".to_vec());
     assert!(failure(&until_empty(files)).message.contains("telemetry.pos"));

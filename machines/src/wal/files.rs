@@ -67,6 +67,8 @@ pub struct Positions {
     pub log_id: Uuid,
     /// The last delivered sequence by class; 0 = none.
     pub cursors: BTreeMap<String, u64>,
+    /// How often the log was repaired: what a drain knows of the log's files is void when this has changed.
+    pub repairs: u64,
 }
 
 /// The classes of the drain, in order of importance (SPEC 5).
@@ -88,7 +90,8 @@ impl Positions {
             text.push(':');
             push_u64(&mut text, *seq);
         }
-        text.push('}');
+        text.push_str("},\"repairs\":");
+        push_u64(&mut text, self.repairs);
         let h = Hash32(*blake3::hash(text.as_bytes()).as_bytes());
         text.push_str(",\"h\":\"");
         h.write_hex(&mut text);
@@ -105,14 +108,18 @@ impl Positions {
         }
         let value = json::parse(bytes, &json::Limits::default()).ok()?;
         let cursors = value.get("cursors").and_then(Value::as_object)?;
-        if value.as_object()?.len() != 3 || cursors.len() != CLASSES.len() {
+        if value.as_object()?.len() != 4 || cursors.len() != CLASSES.len() {
             return None;
         }
         let mut read = BTreeMap::new();
         for class in CLASSES {
             read.insert(class.into(), cursors.get(class)?.as_u64()?);
         }
-        Some(Self { log_id: Uuid::parse(value.get("log_id")?.as_str()?.as_bytes())?, cursors: read })
+        Some(Self {
+            log_id: Uuid::parse(value.get("log_id")?.as_str()?.as_bytes())?,
+            cursors: read,
+            repairs: value.get("repairs")?.as_u64()?,
+        })
     }
 
     /// The sequence up to which every class was delivered.
@@ -139,7 +146,7 @@ mod tests {
     fn no_flipped_bit_of_the_cursors_goes_unseen() {
         let log_id = IdSource::new(Entropy([1; 32])).next(Wall::from_micros(1));
         let cursors = CLASSES.iter().zip([7, 1_200, 33]).map(|(class, seq)| ((*class).into(), seq)).collect();
-        let positions = Positions { log_id, cursors };
+        let positions = Positions { log_id, cursors, repairs: 3 };
         let bytes = positions.to_bytes();
         assert_eq!(Positions::parse(&bytes), Some(positions));
         for at in 0..bytes.len() {

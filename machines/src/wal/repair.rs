@@ -11,7 +11,7 @@ use crate::ids::{Hash32, IdSource, Seq, Uuid};
 use crate::machine::Entropy;
 use crate::time::Wall;
 
-use super::files::{Base, Positions};
+use super::files::{Base, CLASSES, Positions};
 use super::frame::{self, Frame, Kind, PREFIX, Place, Record, split_tail};
 use super::scan::{Chain, Tombstone, each_good_behind};
 
@@ -40,18 +40,24 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The cursors that let the tombstones be delivered, if these do not: a tombstone that stands for what another class
-    /// had waiting may lie below the cursor of errors, whose own records were further on.
+    /// The cursors behind the repair of a log, given those before it, if they are the log's: one repair more, and low
+    /// enough that the tombstones are delivered. A tombstone that stands for what another class had waiting may lie below
+    /// the cursor of errors, whose own records were further on.
     #[must_use]
-    pub fn lowered(&self, positions: &Positions) -> Option<Positions> {
-        let first = self.lost.iter().map(|(first, _)| *first).min()?;
-        let cursor = positions.cursors.get("error").copied().unwrap_or(0);
-        let last_buried_is_passed = self.lost.iter().any(|(_, last)| *last <= cursor);
-        last_buried_is_passed.then(|| {
-            let mut lowered = positions.clone();
-            lowered.cursors.insert("error".into(), cursor.min(first.saturating_sub(1)));
-            lowered
-        })
+    pub fn cursors(&self, base: &Base, before: Option<&Positions>) -> Positions {
+        let none = || Positions {
+            log_id: base.log_id,
+            cursors: CLASSES.iter().map(|class| ((*class).into(), base.first_seq.get().saturating_sub(1))).collect(),
+            repairs: 0,
+        };
+        let mut after = before.filter(|before| before.log_id == base.log_id).cloned().unwrap_or_else(none);
+        after.repairs = after.repairs.saturating_add(1);
+        if let Some(cursor) = after.cursors.get_mut("error")
+            && let Some(first) = self.lost.iter().filter(|(_, last)| *last <= *cursor).map(|(first, _)| *first).min()
+        {
+            *cursor = first.saturating_sub(1);
+        }
+        after
     }
 }
 

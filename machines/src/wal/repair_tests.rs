@@ -137,16 +137,24 @@ fn flip(files: &mut Files, file: File, at: usize) {
 #[test]
 fn tombstones_are_delivered_even_where_the_cursor_of_errors_was_further_on() {
     let log_id = crate::ids::IdSource::new(crate::machine::Entropy([1; 32])).next(crate::time::Wall::default());
+    let base = Base { log_id, node_id: "n".into(), first_seq: Seq::new(3).unwrap(), prev_h: frame::genesis(&log_id) };
     let at = |error| Positions {
         log_id,
         cursors: [("error", error), ("decision", 3), ("lifecycle", 3)].map(|(class, seq)| (class.into(), seq)).into(),
+        repairs: 1,
     };
-    let lost = |ranges: &[(u64, u64)]| super::repair::Summary { lost: ranges.to_vec(), ..Default::default() };
-    let lowered = |error, ranges: &[(u64, u64)]| lost(ranges).lowered(&at(error)).map(|p| p.cursors["error"]);
-    assert_eq!(lowered(100, &[(5, 7)]), Some(4));
-    assert_eq!(lowered(100, &[(5, 7), (200, 210)]), Some(4));
-    assert_eq!(lowered(7, &[(5, 7)]), Some(4));
-    assert_eq!(lowered(6, &[(5, 7)]), None, "the tombstone has the last lost sequence, which is ahead");
-    assert_eq!(lowered(100, &[]), None);
-    assert_eq!(lowered(4, &[(5, 7)]), None);
+    let after = |error, ranges: &[(u64, u64)]| {
+        let summary = super::repair::Summary { lost: ranges.to_vec(), ..Default::default() };
+        let after = summary.cursors(&base, Some(&at(error)));
+        assert_eq!((after.repairs, after.cursors["decision"]), (2, 3), "a drain that rests notices the repair");
+        after.cursors["error"]
+    };
+    assert_eq!(after(100, &[(5, 7)]), 4);
+    assert_eq!(after(100, &[(5, 7), (200, 210)]), 4);
+    assert_eq!(after(100, &[(200, 210), (5, 7)]), 4);
+    assert_eq!(after(7, &[(5, 7)]), 4);
+    assert_eq!(after(6, &[(5, 7)]), 6, "the tombstone has the last lost sequence, which is ahead");
+    assert_eq!(after(100, &[]), 100);
+    let none = super::repair::Summary::default().cursors(&base, None);
+    assert_eq!((none.cursors["error"], none.repairs), (2, 1));
 }

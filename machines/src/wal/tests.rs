@@ -417,7 +417,7 @@ fn delivered_files_go_when_room_is_needed_and_undelivered_ones_never() {
     let head = log.machine.status().unwrap().head;
     let log_id = log.machine.status().unwrap().log_id;
     let cursors = super::files::CLASSES.iter().map(|c| (c.to_string(), head)).collect();
-    log.files.insert(File::Positions, Positions { log_id, cursors }.to_bytes());
+    log.files.insert(File::Positions, Positions { log_id, cursors, repairs: 0 }.to_bytes());
     log.pass(Span::from_secs(1));
     log.wake();
     assert_eq!(log.machine.health(), Health::Open);
@@ -435,7 +435,7 @@ fn a_removal_cut_short_anywhere_is_completed_by_the_next_start() {
     let mut log = sealed_log();
     let status = log.machine.status().unwrap();
     let cursors = super::files::CLASSES.iter().map(|c| (c.to_string(), status.head)).collect();
-    log.files.insert(File::Positions, Positions { log_id: status.log_id, cursors }.to_bytes());
+    log.files.insert(File::Positions, Positions { log_id: status.log_id, cursors, repairs: 0 }.to_bytes());
     let before = log.files.clone();
     for steps in 0..10 {
         let mut log = Solo::started(Wal::new(Config { retain: Span::ZERO, ..small() }), before.clone());
@@ -520,7 +520,7 @@ fn d25_a_file_is_not_removed_before_its_own_seal_is_done() {
     }
     let status = log.machine.status().unwrap();
     let cursors = super::files::CLASSES.iter().map(|c| (c.to_string(), status.head)).collect();
-    log.files.insert(File::Positions, Positions { log_id: status.log_id, cursors }.to_bytes());
+    log.files.insert(File::Positions, Positions { log_id: status.log_id, cursors, repairs: 0 }.to_bytes());
     // Everything is delivered; housekeeping goes first whenever both lanes have something to do.
     for _ in 0..50 {
         append(&mut log, n, Class::Deny, &body);

@@ -9,7 +9,7 @@ mod folders;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use machines::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lock, Op};
@@ -44,6 +44,21 @@ pub const DRAIN_LOCK: &str = "telemetry.drain.lock";
 /// The folder beneath the telemetry folder for what a receiver did not take.
 pub const REJECTED: &str = "rejected";
 
+/// A folder's descriptor.
+enum Folder<'a> {
+    Own(BorrowedFd<'a>),
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for Folder<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(fd) => *fd,
+            Self::Shared(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// The files of one node, or of one command.
 pub struct Disk {
     folders: Folders,
@@ -54,7 +69,7 @@ pub struct Disk {
     activation_lock: Mutex<Option<OwnedFd>>,
     drain_lock: Mutex<Option<OwnedFd>>,
     /// `telemetry/rejected/`, opened when it is first written to.
-    rejected: OnceLock<OwnedFd>,
+    rejected: Mutex<Option<Arc<OwnedFd>>>,
     ahead: Ahead,
 }
 
@@ -82,7 +97,7 @@ impl Disk {
             open: Mutex::new(BTreeMap::new()),
             activation_lock: Mutex::new(None),
             drain_lock: Mutex::new(None),
-            rejected: OnceLock::new(),
+            rejected: Mutex::new(None),
             ahead: Ahead::default(),
         }
     }
@@ -129,15 +144,15 @@ impl Disk {
         Ok(Done::Nothing)
     }
 
-    fn folder(&self, dir: Dir) -> Result<BorrowedFd<'_>, FaultKind> {
+    fn folder(&self, dir: Dir) -> Result<Folder<'_>, FaultKind> {
         let folder = match dir {
             Dir::State => &self.folders.activation,
             Dir::Telemetry => &self.folders.telemetry,
             Dir::Policy => &self.folders.policy,
             Dir::Bundles => &self.folders.bundles,
-            Dir::Rejected => return self.rejected.get().map(OwnedFd::as_fd).ok_or(FaultKind::NotFound),
+            Dir::Rejected => return lock(&self.rejected).clone().map(Folder::Shared).ok_or(FaultKind::NotFound),
         };
-        folder.as_ref().map(OwnedFd::as_fd).ok_or(FaultKind::NotFound)
+        folder.as_ref().map(|folder| Folder::Own(folder.as_fd())).ok_or(FaultKind::NotFound)
     }
 
     /// Opens an existing regular file of ours. `O_NONBLOCK` so that a pipe laid in its place cannot hold us up.
@@ -164,10 +179,10 @@ impl Disk {
     fn list(&self) -> Result<Done, FaultKind> {
         let folder = self.folder(Dir::Telemetry)?;
         let mut found = Vec::new();
-        for entry in rustix::fs::Dir::read_from(folder).map_err(kind_of)? {
+        for entry in rustix::fs::Dir::read_from(&folder).map_err(kind_of)? {
             let entry = entry.map_err(kind_of)?;
             let Some(file) = entry.file_name().to_str().ok().and_then(File::of_log) else { continue };
-            match rustix::fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            match rustix::fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => found.push((file, u64::try_from(stat.st_size).unwrap_or(0))),
                 // Removed since: as if it had never been listed.
                 Err(Errno::NOENT) => {}
@@ -199,12 +214,12 @@ impl Disk {
         let folder = self.folder(file.dir())?;
         let name = file.name();
         lock(&self.open).remove(&file);
-        match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(kind_of(errno)),
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(folder, &name, flags, Mode::RUSR | Mode::WUSR).map_err(kind_of)?;
+        let fd = rustix::fs::openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR).map_err(kind_of)?;
         let open = Arc::new(Open::new(fd, Some(0), Arc::clone(&self.meter)));
         lock(&self.open).insert(file, Arc::clone(&open));
         open.append(0, bytes)
@@ -261,25 +276,26 @@ impl Disk {
 
     /// Makes `telemetry/rejected/`, the only folder that is not there from the start, and opens it.
     fn make_dir(&self, dir: Dir) -> Result<(), FaultKind> {
-        if dir != Dir::Rejected || self.rejected.get().is_some() {
+        if dir != Dir::Rejected {
             return self.folder(dir).map(drop);
         }
         let telemetry = self.folder(Dir::Telemetry)?;
-        match rustix::fs::mkdirat(telemetry, REJECTED, Mode::RWXU) {
+        match rustix::fs::mkdirat(&telemetry, REJECTED, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(kind_of(errno)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(telemetry, REJECTED, flags, Mode::empty()).map_err(kind_of)?;
-        rustix::fs::fsync(telemetry).map_err(kind_of)?;
-        let _ = self.rejected.set(fd);
+        let fd = rustix::fs::openat(&telemetry, REJECTED, flags, Mode::empty()).map_err(kind_of)?;
+        rustix::fs::fsync(&telemetry).map_err(kind_of)?;
+        // Opened anew each time: somebody may have taken the old one away.
+        *lock(&self.rejected) = Some(Arc::new(fd));
         Ok(())
     }
 
     fn lock_drain(&self) -> Result<(), FaultKind> {
         let mut held = lock(&self.drain_lock);
         if held.is_none() {
-            *held = Some(take_drain_lock(self.folder(Dir::Telemetry)?)?);
+            *held = Some(take_drain_lock(self.folder(Dir::Telemetry)?.as_fd())?);
         }
         Ok(())
     }

@@ -135,29 +135,3 @@ fn a_record_that_cannot_be_sent_is_an_error_and_not_left_out() {
     assert_eq!(to_json(&batch, 1, 3), Err(EncodeError::NotAFrame(2)));
     assert!(to_protobuf(&batch, 0, 2).is_ok());
 }
-
-/// `cargo test -p telemetry --release -- --ignored --nocapture records_per_second`
-#[test]
-#[ignore = "a measurement: run it in release"]
-fn records_per_second() {
-    let batch = decisions(512);
-    let frame: usize = batch.size() / batch.len();
-    for (name, encode) in [("protobuf", to_protobuf as fn(&Batch, usize, usize) -> _), ("json", to_json)] {
-        let rounds = 2_000;
-        let start = std::time::Instant::now();
-        let mut bytes = 0;
-        for _ in 0..rounds {
-            let out: Result<Vec<u8>, EncodeError> = encode(std::hint::black_box(&batch), 0, 512);
-            bytes += std::hint::black_box(out.unwrap()).len();
-        }
-        let took = start.elapsed().as_secs_f64();
-        let (records, out) = (512.0 * f64::from(rounds), f64::from(u32::try_from(bytes / 2_000 / 512).unwrap()));
-        println!("{name}: {:.0} records/s, frames of {frame} B, records of {out} B", records / took);
-    }
-    let rounds = 200;
-    let start = std::time::Instant::now();
-    for _ in 0..rounds {
-        std::hint::black_box(reference(std::hint::black_box(&batch), 0, 512).encode_to_vec());
-    }
-    println!("generated structures: {:.0} records/s", 512.0 * f64::from(rounds) / start.elapsed().as_secs_f64());
-}

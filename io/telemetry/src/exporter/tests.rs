@@ -365,18 +365,3 @@ fn what_cannot_work_is_refused_before_anything_is_sent() {
     });
     assert!(shown.contains("authorization") && !shown.contains("secret"));
 }
-
-/// `cargo test -p telemetry --release -- --ignored --nocapture records_per_second`
-#[test]
-#[ignore = "a measurement: run it in release"]
-fn gzip_records_per_second() {
-    let operation = export(decisions(512));
-    let rounds = 200;
-    let start = std::time::Instant::now();
-    let mut bytes = 0;
-    for _ in 0..rounds {
-        bytes += encoded(&operation, Encoding::Protobuf, true).unwrap().len();
-    }
-    let rate = 512.0 * f64::from(rounds) / start.elapsed().as_secs_f64();
-    println!("protobuf with gzip: {rate:.0} records/s, {} B a record", bytes / 200 / 512);
-}
