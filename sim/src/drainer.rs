@@ -40,6 +40,8 @@ pub(crate) struct Drainer {
     opened: bool,
     /// The highest safe-point that it has read.
     pub safe: u64,
+    /// The highest safe-point that it read and that can be true: a rotten one points behind the log.
+    pub owed: u64,
     /// For each class, the batches of higher classes that went while it waited.
     pub passed: [u32; 3],
     pub last: Option<Arc<Batch>>,
@@ -100,6 +102,7 @@ impl World {
             ended: false,
             opened: false,
             safe: 0,
+            owed: 0,
             passed: [0; 3],
             last: None,
             failed: false,

@@ -248,8 +248,12 @@ impl World {
     /// A process reads the safe-point.
     pub(crate) fn note_safe_read(&mut self, proc: usize) {
         let safe = self.safe_on_disk();
+        let highest = self.ledger.highest();
         if let Some(drainer) = self.drainer_mut(proc) {
             drainer.safe = drainer.safe.max(safe);
+            if safe <= highest {
+                drainer.owed = drainer.owed.max(safe);
+            }
         }
     }
 
@@ -383,7 +387,7 @@ impl World {
     /// A drain says that everything is delivered.
     pub(crate) fn check_complete(&mut self, proc: usize) {
         let Some(drainer) = self.drainer(proc) else { return };
-        let (safe, unsaved) = (drainer.safe, drainer.unsaved.len());
+        let (safe, unsaved) = (drainer.owed, drainer.unsaved.len());
         if self.has_fired(fired::MEDIA_CURSORS) {
             return;
         }
