@@ -336,7 +336,10 @@ impl World {
 
     /// The safe-point was published.
     pub(crate) fn check_published(&mut self, seq: u64) {
-        let first = self.disk.read(File::Base).and_then(crate::ledger::base).map_or(0, |(first, _)| first);
+        // A base that rotted under the open log says nothing about what was removed.
+        let base = self.disk.fingerprint(|file| file == File::Base);
+        let written = if self.bases.contains(&base) { self.disk.read(File::Base) } else { None };
+        let first = written.and_then(crate::ledger::base).map_or(0, |(first, _)| first);
         let firm = match self.ledger.at(seq) {
             // Delivered and removed: an empty log goes on from there.
             Some(_) if seq < first => self.ledger.find_current(seq).is_some_and(|index| self.is_settled(index)),
