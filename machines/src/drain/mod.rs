@@ -51,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { batch_records: 512, batch_bytes: 1 << 20, until: Until::Empty, timeout: Span::from_secs(30) }
+        Self { batch_records: 512, batch_bytes: 4 << 20, until: Until::Empty, timeout: Span::from_secs(30) }
     }
 }
 
