@@ -220,6 +220,12 @@ fn cursors_that_cannot_be_written_are_written_again_and_nothing_is_sent_twice() 
     rig.wake();
     assert_eq!(cursors(&rig.files), Some([2, 2, 2]));
     assert_eq!(rig.machine.status().trouble, None);
+    // A read that was under way when the write failed holds nothing up.
+    let positions = rig.files[&File::Positions].clone();
+    rig.files = folder(&[D, D, E]);
+    rig.files.insert(File::Positions, positions);
+    rig.wake();
+    assert_eq!(accept_all(&mut rig), [(Class::Error, vec![3])]);
 }
 
 #[test]

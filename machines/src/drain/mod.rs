@@ -493,7 +493,10 @@ impl Drain {
         self.fail(words, Failure { why: Why::Refused, message }, out);
     }
 
-    fn rest(&mut self, until: Mono, why: &'static str, kept: Option<Box<Session>>) {
+    fn rest(&mut self, until: Mono, why: &'static str, mut kept: Option<Box<Session>>) {
+        if let Some(session) = &mut kept {
+            session.forget_read();
+        }
         self.phase = Phase::Resting { until, why, kept };
     }
 

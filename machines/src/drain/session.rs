@@ -405,6 +405,11 @@ impl Session {
         }
     }
 
+    /// A read that is under way will find nobody: what it was for is read again when it is wanted.
+    pub fn forget_read(&mut self) {
+        self.reading = None;
+    }
+
     /// Nothing more is sent; it ends when the cursors are durable.
     pub fn end_here(&mut self) {
         self.ends = true;
