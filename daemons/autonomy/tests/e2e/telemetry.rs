@@ -42,6 +42,12 @@ impl Sink {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
 
+    /// How many requests it was sent.
+    fn requests(&self) -> u64 {
+        let stats = Connection::to(self.process.address).request("GET", "/stats", &[], "").json();
+        stats.get("requests").and_then(Value::as_u64).unwrap()
+    }
+
     /// What it stored, in order.
     fn records(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.dir.path().join("records.jsonl")).unwrap_or_default();
@@ -305,11 +311,12 @@ fn n05_a_busy_collector_is_waited_for_and_a_wrong_token_or_url_moves_nothing() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(stderr(&wrong).contains("look at the URL"), "{}", stderr(&wrong));
     assert_eq!(cursors(&node), None);
+    let before = sink.requests();
     let waiting = std::thread::scope(|scope| {
         let url = sink.url();
         let dir = node.telemetry();
         let waiting = scope.spawn(move || drain(&dir, &url, &["--timeout", "30s"]));
-        std::thread::sleep(Duration::from_millis(300));
+        until("the first try", || (sink.requests() > before).then_some(()));
         sink.behave("accept");
         waiting.join().unwrap()
     });
@@ -327,11 +334,7 @@ fn two_drains_are_refused_and_a_drain_beside_a_runtime_is_not() {
     let args = ["telemetry", "drain", "--dir", dir.to_str().unwrap(), "--endpoint", &sink.url(), "--timeout", "30s"];
     let mut first = autonomy(&args).stdout(std::process::Stdio::null()).spawn().unwrap();
     // It has the lock when its request has arrived.
-    let requests = || {
-        let stats = Connection::to(sink.process.address).request("GET", "/stats", &[], "").json();
-        stats.get("requests").and_then(Value::as_u64)
-    };
-    until("the first drain's request", || (requests() >= Some(1)).then_some(()));
+    until("the first drain's request", || (sink.requests() >= 1).then_some(()));
     let second = drain(&dir, &sink.url(), &[]);
     assert_eq!(second.status.code(), Some(1));
     assert!(stderr(&second).contains("drain failed: another drain is at work"), "{}", stderr(&second));
@@ -391,6 +394,17 @@ fn d25_a_full_log_takes_errors_still_and_draining_makes_room_for_calls_again() {
     };
     assert_eq!((refused.status, refused.reason().as_str()), (503, "wal_full"));
     assert_eq!(runtime.get("/health").text("mode"), "wal_full");
+    // An error finds room all the same: the start after a crash says that it cut a torn tail.
+    runtime.kill();
+    let live = node.telemetry().join("telemetry.wal");
+    let mut torn = std::fs::OpenOptions::new().append(true).open(live).unwrap();
+    torn.write_all(&[0, 0, 1, 0, b'{']).unwrap();
+    let runtime = node.start(&["--config", config.to_str().unwrap()]);
+    assert_eq!(runtime.get("/health").text("mode"), "wal_full");
+    let mut connection = runtime.connect();
+    assert_eq!(connection.call(&call).reason(), "wal_full");
+    let cut = |frame: &Value| frame.to_text().contains("wal_tail_truncated");
+    until("the error to be durable", || node.frames().iter().any(cut).then_some(()));
     let sink = Sink::start("accept");
     let done = drain(&node.telemetry(), &sink.url(), &[]);
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
