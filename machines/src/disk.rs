@@ -144,6 +144,23 @@ impl File {
         }
     }
 
+    /// The first sequence of a sealed segment; `None` for any other file.
+    #[must_use]
+    pub const fn sealed_first(self) -> Option<Seq> {
+        match self {
+            Self::Sealed(first) => Some(first),
+            Self::Live
+            | Self::SafeSeq
+            | Self::Base
+            | Self::Positions
+            | Self::Rejected(_)
+            | Self::Activation
+            | Self::History
+            | Self::Bundle(_)
+            | Self::Temp(_) => None,
+        }
+    }
+
     /// The log file that a name in the telemetry folder stands for; `None` for a name that is not ours.
     #[must_use]
     pub fn of_log(name: &str) -> Option<Self> {

@@ -83,7 +83,6 @@ impl World {
             // A higher one shows readers what is not durable yet, and keeps a start from writing it again.
             File::SafeSeq => self.harm(safe.saturating_add(1), safe.saturating_add(1)),
             File::Positions => {
-                self.fired |= fired::MEDIA_CURSORS;
                 self.harm(NONE, NONE);
             }
             File::Rejected(_) | File::Activation | File::History | File::Bundle(_) | File::Temp(_) => {

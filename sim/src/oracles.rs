@@ -15,8 +15,8 @@
 //! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
 //! - **A failed operation**: error lines, `wal_failed`, a load that reports failure though it took effect as a whole, a
 //!   start that ends with cause `IO` and succeeds later.
-//! - **A damaged `telemetry.pos`**: whatever is concluded from its cursors. It has no checksum, so that a flipped digit of a cursor
-//!   cannot be told from another cursor.
+//! - **A damaged `telemetry.pos`**: only what would have to be read from it while it is damaged. Its hash shows the damage, so that
+//!   nobody may believe it.
 //! - **A damaged log**, where a drain would have to read: a drain that gives up, and what it leaves undelivered.
 //! - **A slow device or a stopped process**: time-outs (`budget`, 504) where there would be none.
 //!
@@ -413,7 +413,7 @@ impl World {
         self.trace.record(16, found.first, found.last);
         for seq in self.removed_upto..found.first {
             let index = self.ledger.find_current(seq).unwrap_or(NONE);
-            if index != NONE && !self.is_settled(index) && !self.has_fired(fired::MEDIA_CURSORS) {
+            if index != NONE && !self.is_settled(index) {
                 self.fail(Oracle::RemovedUndelivered, || {
                     format!("the log starts at {} and frame {seq} was not delivered", found.first)
                 });
@@ -449,8 +449,7 @@ impl World {
             let outcome = if rec.allow && rec.status != 500 { rec.outcome } else { NONE };
             for (index, what) in [(rec.decision, "decision"), (outcome, "outcome")] {
                 let Some(entry) = self.ledger.entry(index).copied() else { continue };
-                let kept = entry.mark == scan
-                    || entry.seq < first && (self.is_settled(index) || self.has_fired(fired::MEDIA_CURSORS));
+                let kept = entry.mark == scan || entry.seq < first && self.is_settled(index);
                 if kept {
                     continue;
                 }

@@ -44,6 +44,12 @@ impl World {
         self.disk.read(File::Positions).and_then(cursors).unwrap_or_default()
     }
 
+    /// Whether the file of the cursors rotted since it was written: then it says nothing, and its hash says so to all readers.
+    fn cursors_rotted(&self) -> bool {
+        self.has_fired(fired::MEDIA_LOG)
+            && self.disk.read(File::Positions).is_some_and(|bytes| cursors(bytes).is_none())
+    }
+
     /// Whether this record of the log was delivered or put aside.
     pub(crate) fn is_settled(&self, index: u32) -> bool {
         self.collector.fate(index).is_settled()
@@ -98,7 +104,9 @@ impl World {
         if again {
             self.hit(Mark::SentAgain);
         }
-        self.check_class(proc, export, safe, &cursors);
+        if !self.cursors_rotted() {
+            self.check_class(proc, export, safe, &cursors);
+        }
         records
     }
 
@@ -126,7 +134,7 @@ impl World {
             self.fail(Oracle::ClassOrder, || format!("frame {seq} travels as {class}"));
         }
         let passed = seq <= cursors.get(class_at).copied().unwrap_or(0);
-        if passed && !self.has_fired(fired::MEDIA_CURSORS) {
+        if passed {
             self.fail(Oracle::Resent, || {
                 format!("frame {seq} is sent again although the cursor says that it was delivered")
             });
@@ -186,9 +194,6 @@ impl World {
         let waits = [0, 1, 2].map(|at| self.waits(at, cursors.get(at).copied().unwrap_or(0), safe));
         let higher = (0..class).any(|at| waits.get(at) == Some(&true));
         let mine = passed.get(class).copied().unwrap_or(0);
-        if self.has_fired(fired::MEDIA_CURSORS) {
-            return;
-        }
         if higher && mine < TURN {
             self.fail(Oracle::ClassOrder, || {
                 format!(
@@ -267,9 +272,6 @@ impl World {
         if self.drain_lock.is_none_or(|owner| usize::from(owner) != proc) {
             return self.fail(Oracle::DrainLock, || format!("drain p{proc} moves cursors and does not hold the lock"));
         }
-        if self.has_fired(fired::MEDIA_CURSORS) {
-            return;
-        }
         let safe = self.drainer(proc).map_or(0, |drainer| drainer.safe);
         self.trace.record(23, after.iter().fold(0, |sum, n| sum << 20 | n), self.now);
         for (class, (from, to)) in before.into_iter().zip(after).enumerate() {
@@ -311,7 +313,7 @@ impl World {
         if !self.disk.is_durable(File::Positions) {
             return self.fail(Oracle::Cursor, || "the cursors are written and not durable".into());
         }
-        if self.has_fired(fired::MEDIA_CURSORS) {
+        if self.cursors_rotted() {
             return;
         }
         let cursors = self.cursors();
@@ -361,9 +363,6 @@ impl World {
             // What these break, others have to find as well.
             return;
         }
-        if self.has_fired(fired::MEDIA_CURSORS) {
-            return;
-        }
         let (cursors, safe) = (self.cursors(), self.drainer(proc).map_or(0, |drainer| drainer.safe));
         let mut counts = [0u64; 4];
         let lowest = cursors.iter().copied().min().unwrap_or(0);
@@ -388,7 +387,7 @@ impl World {
     pub(crate) fn check_complete(&mut self, proc: usize) {
         let Some(drainer) = self.drainer(proc) else { return };
         let (safe, unsaved) = (drainer.owed, drainer.unsaved.len());
-        if self.has_fired(fired::MEDIA_CURSORS) {
+        if self.cursors_rotted() {
             return;
         }
         let lowest = self.cursors().into_iter().min().unwrap_or(0);
@@ -409,7 +408,7 @@ impl World {
             if self.ledger.entry(index).is_none_or(|entry| entry.inode != inode) {
                 return;
             }
-            if !self.is_settled(index) && !self.has_fired(fired::MEDIA_CURSORS) {
+            if !self.is_settled(index) {
                 return self.fail(Oracle::RemovedUndelivered, || {
                     format!("{} is removed and frame {seq} was not delivered", file.name())
                 });
@@ -420,7 +419,7 @@ impl World {
 
     /// **I-D5**, second half: everything up to the safe-point is with the collector or in `rejected/`.
     pub(crate) fn check_all_delivered(&mut self) {
-        let safe = if self.has_fired(fired::MEDIA_CURSORS) { 0 } else { self.safe_on_disk() };
+        let safe = self.safe_on_disk();
         for seq in 1..=safe.min(self.ledger.highest()) {
             let Some(index) = self.ledger.find_current(seq) else { continue };
             let fate = self.collector.fate(index);

@@ -38,8 +38,6 @@ pub(crate) mod fired {
     pub const READ: u32 = 16;
     /// The device was slow or the process stopped: times prove nothing.
     pub const SLOW: u32 = 32;
-    /// Bytes of `telemetry.pos` were damaged. It has no checksum: which of its cursors still are what they were, nobody knows.
-    pub const MEDIA_CURSORS: u32 = 128;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use io_drive::disk::{Disk, Layout, OpenError};
 use io_drive::lock::{LockError, WriterLock};
 use io_drive::once::run_to_end;
 use io_drive::quarantine::Quarantine;
-use io_node::records::{each_frame, sealed_first, segments};
+use io_node::records::{each_frame, segments};
 use machines::disk::{Dir, Done, FaultKind, File, Lock, Op, Replaced, replace};
 use machines::ids::IdSource;
 use machines::json::Value;
@@ -269,7 +269,7 @@ pub fn frames_between(
 ) -> Result<u64, FaultKind> {
     let files = segments(disk)?;
     // The live file's first sequence is not in its name: it is looked into in any case.
-    let starts_by = |file: &File| sealed_first(*file).is_some_and(|first| first.get() <= next);
+    let starts_by = |file: &File| file.sealed_first().is_some_and(|first| first.get() <= next);
     let from = files.iter().rposition(starts_by).unwrap_or(0);
     for file in files.get(from..).unwrap_or(&[]) {
         let ended = each_frame(disk, *file, 0, &mut |frame, bytes| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use io_drive::disk::Disk;
 use machines::disk::{Done, FaultKind, File, Op};
-use machines::ids::{Seq, Uuid};
+use machines::ids::Uuid;
 use machines::json::{Limits, Value, parse};
 use machines::time::Wall;
 use machines::wal::frame::{Frame, Kind, MAX_FRAME, PREFIX};
@@ -59,26 +59,9 @@ pub fn find(disk: &Disk, id: Uuid, safe: u64) -> Result<Option<String>, FaultKin
 /// When the folder cannot be read.
 pub fn segments(disk: &Disk) -> Result<Vec<File>, FaultKind> {
     let Done::Listing(listing) = run(disk, Op::List)? else { return Ok(Vec::new()) };
-    let mut sealed: Vec<_> = listing.iter().filter_map(|(file, _)| Some((sealed_first(*file)?, *file))).collect();
+    let mut sealed: Vec<_> = listing.iter().filter_map(|(file, _)| Some((file.sealed_first()?, *file))).collect();
     sealed.sort_unstable();
     Ok(sealed.into_iter().map(|(_, file)| file).chain([File::Live]).collect())
-}
-
-/// The first sequence of a sealed file; `None` for any other file.
-#[must_use]
-pub fn sealed_first(file: File) -> Option<Seq> {
-    match file {
-        File::Sealed(first) => Some(first),
-        File::Live
-        | File::SafeSeq
-        | File::Base
-        | File::Positions
-        | File::Rejected(_)
-        | File::Activation
-        | File::History
-        | File::Bundle(_)
-        | File::Temp(_) => None,
-    }
 }
 
 /// The file before the first one that begins later than the id was made: ids carry their time, and a call's frames

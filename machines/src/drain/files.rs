@@ -16,21 +16,7 @@ impl Files {
     /// What a listing shows.
     #[must_use]
     pub fn of(listing: &[(File, u64)]) -> Self {
-        let mut sealed: Vec<Seq> = listing
-            .iter()
-            .filter_map(|(file, _)| match file {
-                File::Sealed(first) => Some(*first),
-                File::Live
-                | File::SafeSeq
-                | File::Base
-                | File::Positions
-                | File::Rejected(_)
-                | File::Activation
-                | File::History
-                | File::Bundle(_)
-                | File::Temp(_) => None,
-            })
-            .collect();
+        let mut sealed: Vec<Seq> = listing.iter().filter_map(|(file, _)| file.sealed_first()).collect();
         sealed.sort_unstable();
         Self { sealed }
     }

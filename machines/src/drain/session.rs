@@ -405,9 +405,15 @@ impl Session {
         }
     }
 
-    /// A read that is under way will find nobody: what it was for is read again when it is wanted.
+    /// A read that is under way will find nobody: what it was for is read again when it is wanted. What it gathered so far
+    /// waits for its turn, behind what is more important by then.
     pub fn forget_read(&mut self) {
         self.reading = None;
+        self.fresh = false;
+        if let Some(batch) = self.gather.take().filter(|batch| !batch.is_empty()) {
+            let class = batch.class;
+            *self.parked.get_mut(class) = Some(Delivery::new(batch));
+        }
     }
 
     /// Nothing more is sent; it ends when the cursors are durable.

@@ -283,22 +283,8 @@ impl Recovery {
 
     /// All small files are read: settle what can be settled without frames, then read the frames.
     fn begin(&mut self, out: &mut Outbox<'_, Output>) {
-        let sealed: Vec<(Seq, u64)> = self
-            .listing
-            .iter()
-            .filter_map(|(file, len)| match file {
-                File::Sealed(first) => Some((*first, *len)),
-                File::Live
-                | File::SafeSeq
-                | File::Base
-                | File::Positions
-                | File::Rejected(_)
-                | File::Activation
-                | File::History
-                | File::Bundle(_)
-                | File::Temp(_) => None,
-            })
-            .collect();
+        let sealed: Vec<(Seq, u64)> =
+            self.listing.iter().filter_map(|(file, len)| Some((file.sealed_first()?, *len))).collect();
         let live = self.len_of(File::Live);
         let frames = !sealed.is_empty() || live.is_some_and(|len| len > 0);
         let Some(base) = self.found.base.clone() else {
