@@ -30,6 +30,7 @@ pub mod interceptor;
 pub mod json;
 pub mod machine;
 pub mod net;
+pub mod oci;
 pub mod policy;
 pub mod runtime;
 pub mod semver;
