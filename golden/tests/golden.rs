@@ -17,6 +17,15 @@ fn every_fixture_is_as_computed() {
 }
 
 #[test]
+fn the_template_lock_of_the_demo_verifies_and_is_written_as_the_product_writes_it() {
+    let path = golden::root().join("demo/locks/example.lock.json");
+    let bytes = std::fs::read(&path).unwrap();
+    let lock = machines::lock::Lock::read(&bytes).unwrap();
+    assert!(lock.matches(), "{}: the fingerprint must be blake3:{}", path.display(), lock.computed());
+    assert_eq!(String::from_utf8(lock.to_bytes()).unwrap(), String::from_utf8(bytes).unwrap());
+}
+
+#[test]
 fn the_rules_of_the_house_hold() {
     let findings = golden::lint::check(&golden::root()).unwrap();
     assert!(findings.errors.is_empty(), "{}", findings.errors.join("\n"));

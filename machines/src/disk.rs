@@ -54,6 +54,10 @@ pub enum Dir {
     Bundles,
     /// `telemetry/rejected/`.
     Rejected,
+    /// `policy/locks/`.
+    Locks,
+    /// `policy/verified/`.
+    Verified,
 }
 
 /// Every file that a machine touches.
@@ -77,6 +81,12 @@ pub enum File {
     History,
     /// `policy/bundles/<sha256>.tar.gz`.
     Bundle(Hash32),
+    /// `policy/locks/<fingerprint>.json`: a lock as it was verified.
+    Lock(Hash32),
+    /// `policy/verified/<sha256 of a bundle>.json`: the lock with which a bundle passed the four steps on this node.
+    Verified(Hash32),
+    /// `telemetry/active-lock.json`: a copy of the lock in force, for people.
+    ActiveLock,
     /// The temporary file beside a file that is being replaced.
     Temp(Replaced),
 }
@@ -96,6 +106,12 @@ pub enum Replaced {
     Activation,
     /// A policy bundle.
     Bundle(Hash32),
+    /// A lock.
+    Lock(Hash32),
+    /// A bundle's record.
+    Verified(Hash32),
+    /// `active-lock.json`.
+    ActiveLock,
 }
 
 impl Replaced {
@@ -109,6 +125,9 @@ impl Replaced {
             Self::Rejected(seq) => File::Rejected(seq),
             Self::Activation => File::Activation,
             Self::Bundle(digest) => File::Bundle(digest),
+            Self::Lock(fingerprint) => File::Lock(fingerprint),
+            Self::Verified(digest) => File::Verified(digest),
+            Self::ActiveLock => File::ActiveLock,
         }
     }
 }
@@ -118,11 +137,15 @@ impl File {
     #[must_use]
     pub const fn dir(self) -> Dir {
         match self {
-            Self::Live | Self::Sealed(_) | Self::SafeSeq | Self::Base | Self::Positions => Dir::Telemetry,
+            Self::Live | Self::Sealed(_) | Self::SafeSeq | Self::Base | Self::Positions | Self::ActiveLock => {
+                Dir::Telemetry
+            }
             Self::Activation => Dir::State,
             Self::History => Dir::Policy,
             Self::Bundle(_) => Dir::Bundles,
             Self::Rejected(_) => Dir::Rejected,
+            Self::Lock(_) => Dir::Locks,
+            Self::Verified(_) => Dir::Verified,
             Self::Temp(of) => of.file().dir(),
         }
     }
@@ -140,6 +163,8 @@ impl File {
             Self::Activation => "activation.json".into(),
             Self::History => "history.jsonl".into(),
             Self::Bundle(digest) => alloc::format!("{digest}.tar.gz"),
+            Self::Lock(hash) | Self::Verified(hash) => alloc::format!("{hash}.json"),
+            Self::ActiveLock => "active-lock.json".into(),
             Self::Temp(of) => alloc::format!(".{}.tmp", of.file().name()),
         }
     }
@@ -157,6 +182,9 @@ impl File {
             | Self::Activation
             | Self::History
             | Self::Bundle(_)
+            | Self::Lock(_)
+            | Self::Verified(_)
+            | Self::ActiveLock
             | Self::Temp(_) => None,
         }
     }

@@ -23,19 +23,24 @@ extern crate alloc;
 extern crate std;
 
 pub mod activation;
+pub mod canonical;
 pub mod disk;
 pub mod drain;
 pub mod ids;
 pub mod interceptor;
 pub mod json;
+pub mod lock;
 pub mod machine;
 pub mod net;
 pub mod oci;
 pub mod policy;
 pub mod runtime;
 pub mod semver;
+pub mod signature;
 #[cfg(test)]
 mod solo;
+pub mod tar;
 pub mod time;
+pub mod verify;
 pub mod wal;
 pub mod work;

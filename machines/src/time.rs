@@ -174,6 +174,46 @@ impl Wall {
     }
 }
 
+impl Wall {
+    /// Reads any RFC 3339 time from 1970 on: fractions are cut to microseconds, an offset is taken into account. A leap
+    /// second counts as the second before it.
+    #[must_use]
+    pub fn parse_any_rfc3339(text: &str) -> Option<Self> {
+        let (date_time, rest) = text.split_at_checked(19)?;
+        let (fraction, zone) = match rest.strip_prefix('.') {
+            Some(rest) => rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?,
+            None => ("000000", rest),
+        };
+        if !(1..=9).contains(&fraction.len()) {
+            return None;
+        }
+        let micros: String = fraction.chars().chain("000000".chars()).take(6).collect();
+        let upper = date_time.to_ascii_uppercase().replace(":60", ":59");
+        let local = Self::parse_rfc3339(&alloc::format!("{upper}.{micros}Z"))?;
+        let offset = match zone {
+            "Z" | "z" => 0,
+            zone => {
+                let (sign, hours, minutes) = (zone.get(..1)?, zone.get(1..3)?, zone.get(4..)?);
+                let all_digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+                if zone.get(3..4)? != ":" || !all_digits(hours) || !all_digits(minutes) {
+                    return None;
+                }
+                let (hours, minutes) = (hours.parse::<i64>().ok()?, minutes.parse::<i64>().ok()?);
+                if hours > 23 || minutes > 59 {
+                    return None;
+                }
+                let micros = (hours * 60 + minutes) * 60_000_000;
+                match sign {
+                    "+" => micros,
+                    "-" => -micros,
+                    _ => return None,
+                }
+            }
+        };
+        local.0.checked_add_signed(-offset).map(Self::from_micros)
+    }
+}
+
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();

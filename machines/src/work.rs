@@ -10,6 +10,7 @@ use crate::interceptor::Request;
 use crate::json::Value;
 use crate::policy::bundle::Bundle;
 use crate::policy::verdict::{Evaluation, EvaluationFault};
+use crate::verify::{Answer, Ask, SourceFault};
 
 /// Names a piece of work; chosen by the emitting machine, unique in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,15 @@ pub enum Op {
     Tool(Arc<Request>),
     /// Stop the tool that runs under the same tag; its answer is no longer wanted.
     CancelTool,
+    /// Ask the source of an artifact (SPEC 7).
+    Artifact(Ask),
+    /// Find the trusted key that made this signature: ECDSA over P-256 and SHA-256, in DER.
+    CheckSignature {
+        /// The very bytes that were signed.
+        message: Vec<u8>,
+        /// The signature.
+        signature: Vec<u8>,
+    },
 }
 
 /// A compiled policy, which only the driver that made it can look into. It lives as long as a call needs it.
@@ -52,6 +62,10 @@ pub enum Got {
     Evaluated(Result<Evaluation, EvaluationFault>),
     /// Of `Tool`.
     Ran(Result<Value, ToolFault>),
+    /// Of `Artifact`.
+    Artifact(Result<Answer, SourceFault>),
+    /// Of `CheckSignature`: the number of the trusted key, if one of them made it.
+    Checked(Option<u16>),
 }
 
 /// Why a tool gave no output.

@@ -103,6 +103,9 @@ pub fn identity(file: File) -> u64 {
         File::Bundle(hash) => 4 ^ u64::from(hash.0[0]) << 8 ^ u64::from(hash.0[1]) << 16,
         File::Positions => 6,
         File::Rejected(seq) => 7 ^ seq.get() << 8,
+        File::Lock(hash) => 9 ^ u64::from(hash.0[0]) << 8,
+        File::Verified(hash) => 10 ^ u64::from(hash.0[0]) << 8,
+        File::ActiveLock => 11,
         File::Live | File::Sealed(_) | File::History | File::Temp(_) => 5,
     };
     match file {
@@ -115,6 +118,9 @@ pub fn identity(file: File) -> u64 {
         File::History => 6,
         File::Bundle(hash) => 7 ^ u64::from(hash.0[0]) << 8 ^ u64::from(hash.0[1]) << 16,
         File::Rejected(seq) => 8 ^ seq.get() << 8,
+        File::Lock(hash) => 9 ^ u64::from(hash.0[0]) << 8,
+        File::Verified(hash) => 10 ^ u64::from(hash.0[0]) << 8,
+        File::ActiveLock => 11,
         File::Temp(what) => 1 << 40 | of_replaced(what),
     }
 }

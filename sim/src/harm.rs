@@ -85,9 +85,14 @@ impl World {
             File::Positions => {
                 self.harm(NONE, NONE);
             }
-            File::Rejected(_) | File::Activation | File::History | File::Bundle(_) | File::Temp(_) => {
-                self.harm(NONE, NONE)
-            }
+            File::Rejected(_)
+            | File::Activation
+            | File::History
+            | File::Bundle(_)
+            | File::Lock(_)
+            | File::Verified(_)
+            | File::ActiveLock
+            | File::Temp(_) => self.harm(NONE, NONE),
         }
     }
 

@@ -18,7 +18,7 @@ impl World {
     pub(crate) fn install(&mut self) {
         let Some(variant) = self.plan.config.policy.and_then(policies::variant) else { return };
         let Ok((bundle, _)) = &variant.opened else { return };
-        let activation = machines::activation::Activation::default().with(bundle);
+        let activation = machines::activation::Activation::default().with(bundle, None);
         for op in [
             Op::Put { file: File::Bundle(variant.digest), bytes: variant.bytes.clone() },
             Op::Sync(File::Bundle(variant.digest)),
@@ -148,7 +148,10 @@ impl World {
 
     fn load_done(&mut self, proc: usize, result: Result<Report, String>) {
         self.say(|| match &result {
-            Ok(report) => format!("operator p{proc}: loaded {}", report.bundle.manifest.version),
+            Ok(report) => {
+                let version = report.bundle.as_ref().map(|bundle| bundle.manifest.version.to_string());
+                format!("operator p{proc}: loaded {}", version.unwrap_or_default())
+            }
             Err(why) => format!("operator p{proc}: refused: {why}"),
         });
         self.trace.record(13, proc as u64, u64::from(result.is_ok()));
@@ -235,6 +238,8 @@ fn is_kind(file: File, kind: FileKind) -> bool {
         FileKind::History => file == File::History,
         FileKind::Rejected => matches!(file, File::Rejected(_)),
         FileKind::Bundle => matches!(file, File::Bundle(_)),
+        FileKind::Lock => matches!(file, File::Lock(_) | File::Verified(_)),
+        FileKind::ActiveLock => file == File::ActiveLock,
         FileKind::Temp => matches!(file, File::Temp(_)),
     }
 }

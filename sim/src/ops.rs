@@ -16,6 +16,8 @@ pub(crate) fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
         File::History => FileKind::History,
         File::Bundle(_) => FileKind::Bundle,
         File::Rejected(_) => FileKind::Rejected,
+        File::Lock(_) | File::Verified(_) => FileKind::Lock,
+        File::ActiveLock => FileKind::ActiveLock,
         File::Temp(_) => FileKind::Temp,
     };
     match op {

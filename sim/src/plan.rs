@@ -292,6 +292,10 @@ pub enum FileKind {
     Bundle,
     /// A rejected record.
     Rejected,
+    /// A lock, or the record of a verified bundle.
+    Lock,
+    /// `active-lock.json`
+    ActiveLock,
     /// A temporary file.
     Temp,
 }

@@ -28,6 +28,8 @@ const FILES: &[(&str, FileKind)] = &[
     ("base", FileKind::Base),
     ("pos", FileKind::Positions),
     ("rejected", FileKind::Rejected),
+    ("lock", FileKind::Lock),
+    ("active_lock", FileKind::ActiveLock),
     ("activation", FileKind::Activation),
     ("history", FileKind::History),
     ("bundle", FileKind::Bundle),

@@ -101,7 +101,11 @@ pub fn change(place: PolicyLayout, command: Command) -> Result<Result<Report, St
     let disk = Disk::open(&layout, std::sync::Arc::new(())).map_err(|e| Failure::refused(e.to_string()))?;
     let open = |op| match op {
         work::Op::OpenBundle(bytes) => Some(Got::Opened(policies::open(&bytes, &Limits::default()))),
-        work::Op::Evaluate { .. } | work::Op::Tool(_) | work::Op::CancelTool => None,
+        work::Op::Evaluate { .. }
+        | work::Op::Tool(_)
+        | work::Op::CancelTool
+        | work::Op::Artifact(_)
+        | work::Op::CheckSignature { .. } => None,
     };
     run_to_end(Loader::new(command, version), &disk, open, |_| {}).map_err(|e| Failure::refused(e.to_string()))
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use io_drive::disk::PolicyLayout;
 use io_node::policies::Limits;
 use io_policy::Outcome;
-use machines::activation::{Activation, Command, Slot};
+use machines::activation::{Activation, Command, Report, Slot};
 use machines::json::{self, Value};
-use machines::policy::bundle::{self, BuildOptions};
+use machines::policy::bundle::{self, BuildOptions, Bundle};
 use machines::policy::verdict::{EvaluationFault, Verdict, decide};
 
 use crate::bundles::{self, Files};
@@ -67,7 +67,7 @@ fn load(args: &cli::Load, output: Output) -> Ended {
         Ok(report) => report,
         Err(reason) => return rejected("policy load: REJECTED — ", &reason, output),
     };
-    let bundle = &report.bundle;
+    let bundle = asked_for(&report)?;
     let text = format!("policy loaded: {}\nbundle hash: sha256:{}", bundles::rego_names(bundle), bundle.bundle_hash);
     output.print(&text, || {
         object([
@@ -87,20 +87,23 @@ fn rollback(args: &cli::Rollback, output: Output) -> Ended {
         Ok(report) => report,
         Err(reason) => return rejected("policy rollback: REJECTED — ", &reason, output),
     };
-    let text = format!(
-        "policy rolled back: {}\nbundle hash: sha256:{}",
-        bundles::rego_names(&report.bundle),
-        report.bundle.bundle_hash
-    );
+    let bundle = asked_for(&report)?;
+    let text =
+        format!("policy rolled back: {}\nbundle hash: sha256:{}", bundles::rego_names(bundle), bundle.bundle_hash);
     output.print(&text, || {
         object([
             ("rolled_back", Value::from(true)),
-            ("files", names(&report.bundle)),
+            ("files", names(bundle)),
             ("active", slot(report.activation.current.as_ref())),
             ("lkg", slot(report.activation.lkg.as_ref())),
         ])
     })?;
     Ok(0)
+}
+
+/// The bundle that a report is about.
+fn asked_for(report: &Report) -> Result<&Bundle, Failure> {
+    report.bundle.as_deref().ok_or_else(|| Failure::refused("the change named no bundle; please report this"))
 }
 
 /// A refusal is the command's result as well as its failure: the line goes to stderr, an object to stdout.

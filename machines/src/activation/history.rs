@@ -33,6 +33,12 @@ pub enum What {
     Rollback,
     /// The runtime could not use the current bundle.
     Fallback,
+    /// A verified release was put in force.
+    Activate,
+    /// A release passed the four steps and was stored, not put in force.
+    Verified,
+    /// An operator reset the floor of a lock's name.
+    FloorReset,
     /// The change of the line before was cut short: it never was in force.
     NotCommitted,
 }
@@ -46,14 +52,26 @@ impl What {
             Self::Refused => "refused",
             Self::Rollback => "rollback",
             Self::Fallback => "fallback",
+            Self::Activate => "activate",
+            Self::Verified => "verified",
+            Self::FloorReset => "floor_reset",
             Self::NotCommitted => "not_committed",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Load, Self::Refused, Self::Rollback, Self::Fallback, Self::NotCommitted]
-            .into_iter()
-            .find(|what| what.as_str() == text)
+        [
+            Self::Load,
+            Self::Refused,
+            Self::Rollback,
+            Self::Fallback,
+            Self::Activate,
+            Self::Verified,
+            Self::FloorReset,
+            Self::NotCommitted,
+        ]
+        .into_iter()
+        .find(|what| what.as_str() == text)
     }
 }
 
@@ -133,9 +151,9 @@ impl End {
         let Some(what) = value.get("event").and_then(json::Value::as_str).and_then(What::parse) else { return false };
         let Some(n) = value.get("n").and_then(json::Value::as_u64) else { return false };
         match what {
-            What::Load | What::Rollback => self.change = value.get("bundle").and_then(super::sha256),
+            What::Load | What::Rollback | What::Activate => self.change = value.get("bundle").and_then(super::sha256),
             What::NotCommitted => self.change = None,
-            What::Refused | What::Fallback => {}
+            What::Refused | What::Fallback | What::Verified | What::FloorReset => {}
         }
         (self.lines, self.h) = (n, h);
         true
@@ -185,6 +203,10 @@ fn write_line(out: &mut Vec<u8>, prev: &Hash32, n: u64, at: Wall, line: &Line) -
         text.push_str(",\"bundle_hash\":\"sha256:");
         slot.bundle_hash.write_hex(&mut text);
         text.push('"');
+        if let Some(lock) = &slot.lock {
+            text.push_str(",\"lock\":");
+            lock.write(&mut text);
+        }
     }
     if let Some(reason) = &line.reason {
         text.push_str(",\"reason\":");
@@ -238,6 +260,7 @@ mod tests {
             version: "1.0.0".into(),
             sequence: 4,
             bundle_hash: Hash32([2; 32]),
+            lock: None,
         };
         let mut end = End::empty();
         for line in [

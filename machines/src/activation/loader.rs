@@ -1,20 +1,22 @@
-//! An operator's `policy load` or `policy rollback`, from reading to the one commit point: the replacement of
-//! `activation.json`. Cut short anywhere, everything is as before or wholly done.
+//! A change of what is in force, from reading to the one commit point: the replacement of `activation.json`. An operator
+//! asks for it, or a release that was verified. Cut short anywhere, everything is as before or wholly done.
 
-use alloc::string::String;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::disk::{self, Completion, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag};
+use crate::disk::{self, Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag};
 use crate::machine::{Deadline, Event, Machine, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
 use crate::time::Now;
+use crate::verify::{Release, Verified};
 use crate::work::{self, Got};
 
 use super::history::{End, Line, TAIL_BYTES, What};
-use super::{Activation, BUNDLE_BYTES, MAX_BYTES, Slot};
+use super::{Activation, BUNDLE_BYTES, LockSlot, MAX_BYTES, Record, Slot, Terms, verified};
 
 /// What the operator asks for.
 #[derive(Clone, Debug)]
@@ -31,13 +33,34 @@ pub enum Command {
         /// The reason to go below the floor, if that is wanted.
         below_floor: Option<String>,
     },
+    /// Put a verified release in force.
+    Activate {
+        /// The release.
+        release: Box<Verified<Release>>,
+        /// What it has to be besides.
+        terms: Terms,
+    },
+    /// Note that a release was verified here, and put nothing in force.
+    Remember {
+        /// The release.
+        release: Box<Verified<Release>>,
+    },
+    /// Forget the floor of a lock's name.
+    ResetFloor {
+        /// The name.
+        name: String,
+        /// Forget the time floor too.
+        time: bool,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The bundle that is in force now.
-    pub bundle: Arc<Bundle>,
+    /// The bundle that was asked for; none when a floor was reset.
+    pub bundle: Option<Arc<Bundle>>,
     /// What is in force now, as written.
     pub activation: Activation,
 }
@@ -60,6 +83,8 @@ enum Stage {
     /// Holding the lock from here on.
     ReadingActivation(Result<Option<Arc<Bundle>>, String>),
     ReadingLkg(Activation),
+    /// Whether the bundle of a load passed the four steps on this node.
+    ReadingRecord(Activation, Arc<Bundle>),
     /// The bundle of a load, before the lock is taken.
     OpeningNew,
     OpeningLkg(Activation),
@@ -71,7 +96,7 @@ enum Stage {
 /// What was decided: what will be in force, or why nothing changes.
 #[derive(Debug)]
 enum Verdict {
-    Commit { before: Activation, after: Activation, bundle: Arc<Bundle> },
+    Commit { before: Activation, after: Activation, bundle: Option<Arc<Bundle>> },
     Refuse { before: Option<Activation>, slot: Option<Slot>, reason: String },
 }
 
@@ -90,7 +115,9 @@ impl Machine for Loader {
             Event::Disk(_, completion) => self.on_disk(now, completion, out),
             Event::Work(_, Got::Opened(opened)) => self.opened(opened.map(|(bundle, _)| bundle), out),
             Event::Net(tag, _) => panic!("loader: it has no network: {tag:?}"),
-            Event::Work(tag, Got::Evaluated(_) | Got::Ran(_)) => panic!("loader: work of another kind: {tag:?}"),
+            Event::Work(tag, Got::Evaluated(_) | Got::Ran(_) | Got::Artifact(_) | Got::Checked(_)) => {
+                panic!("loader: work of another kind: {tag:?}")
+            }
             Event::Input(never) => match never {},
         }
     }
@@ -115,7 +142,11 @@ impl Loader {
                 self.stage = Stage::OpeningNew;
                 out.work(WORK, work::Op::OpenBundle(bytes.clone()));
             }
-            Command::Rollback { .. } => self.lock(Ok(None), out),
+            Command::Activate { release, .. } | Command::Remember { release } => {
+                let bundle = Arc::clone(&release.get().bundle);
+                self.lock(Ok(Some(bundle)), out);
+            }
+            Command::Rollback { .. } | Command::ResetFloor { .. } => self.lock(Ok(None), out),
         }
     }
 
@@ -141,6 +172,7 @@ impl Loader {
             Stage::Idle
             | Stage::ReadingActivation(_)
             | Stage::ReadingLkg(_)
+            | Stage::ReadingRecord(..)
             | Stage::ReadingHistory(_)
             | Stage::Writing(..)
             | Stage::Done => panic!("loader: a bundle was opened that nobody asked for"),
@@ -162,6 +194,10 @@ impl Loader {
                     self.read_history(Verdict::Refuse { before: Some(before), slot, reason }, out);
                 }
             },
+            Stage::ReadingRecord(before, bundle) => {
+                let verdict = self.judge_record(before, bundle, completion);
+                self.read_history(verdict, out);
+            }
             Stage::ReadingHistory(verdict) => self.write(now, verdict, completion, out),
             Stage::Writing(verdict, history) => self.written(verdict, history, completion, out),
             Stage::Idle | Stage::OpeningNew | Stage::OpeningLkg(_) | Stage::Done => {
@@ -193,14 +229,28 @@ impl Loader {
                 Verdict::Refuse { before: None, slot, reason }
             }
             (Ok(before), Err(reason)) => Verdict::Refuse { before: Some(before), slot: None, reason },
-            (Ok(before), Ok(Some(bundle))) => self.judge_load(before, bundle),
-            (Ok(before), Ok(None)) => match before.lkg.clone() {
-                Some(slot) => {
+            (Ok(before), Ok(Some(bundle))) => match &self.command {
+                Command::Load { require_verified: true, .. } => {
+                    let read = Op::Read { file: File::Verified(bundle.digest), at: 0, len: verified::MAX_BYTES };
+                    self.stage = Stage::ReadingRecord(before, bundle);
+                    return out.disk(TAG, vec![read]);
+                }
+                Command::Load { .. } | Command::Rollback { .. } | Command::ResetFloor { .. } => {
+                    self.judge_load(before, bundle, None)
+                }
+                Command::Activate { .. } | Command::Remember { .. } => self.judge_release(before, bundle),
+            },
+            (Ok(before), Ok(None)) => match (&self.command, before.lkg.clone()) {
+                (Command::ResetFloor { name, time, .. }, _) => match before.without_floor(name, *time) {
+                    Ok(after) => Verdict::Commit { before, after, bundle: None },
+                    Err(reason) => Verdict::Refuse { before: Some(before), slot: None, reason },
+                },
+                (_, Some(slot)) => {
                     self.stage = Stage::ReadingLkg(before);
                     let read = Op::Read { file: File::Bundle(slot.bundle), at: 0, len: BUNDLE_BYTES };
                     return out.disk(TAG, vec![read]);
                 }
-                None => Verdict::Refuse {
+                (_, None) => Verdict::Refuse {
                     before: Some(before),
                     slot: None,
                     reason: "there is no last known good bundle to go back to".into(),
@@ -210,31 +260,82 @@ impl Loader {
         self.read_history(verdict, out);
     }
 
-    fn judge_load(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
-        let verified = match &self.command {
-            Command::Load { require_verified: true, .. } => {
-                Err(String::from("require_verified is on and this bundle did not pass the four steps on this node"))
-            }
-            Command::Load { .. } | Command::Rollback { .. } => Ok(()),
-        };
-        match verified.and_then(|()| before.admit(&bundle, &self.runtime)) {
-            Ok(()) => Verdict::Commit { after: before.with(&bundle), before, bundle },
+    /// A bundle that is loaded by itself, with the lock of its record where one is asked for.
+    fn judge_load(&self, before: Activation, bundle: Arc<Bundle>, lock: Option<LockSlot>) -> Verdict {
+        match before.admit(&bundle, &self.runtime) {
+            Ok(()) => Verdict::Commit { after: before.with(&bundle, lock), before, bundle: Some(bundle) },
             Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
+        }
+    }
+
+    fn judge_record(&self, before: Activation, bundle: Arc<Bundle>, completion: Completion) -> Verdict {
+        let record = match completion {
+            Ok(Done::Bytes(bytes)) => Record::parse(&bytes).filter(|record| record.bundle == bundle.digest),
+            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("loader: a read without bytes"),
+            Err(_) => None,
+        };
+        let admitted = record
+            .ok_or_else(|| {
+                String::from(
+                    "require_verified is on and this bundle did not pass the four steps on this node; load it with \
+                     `autonomy policy load --image REF --pubkey FILE`",
+                )
+            })
+            .and_then(|record| {
+                let lock = record.lock;
+                before.admit_lock(&lock.name, lock.sequence, None).map_err(|no| no.to_string()).map(|()| lock)
+            });
+        match admitted {
+            Ok(lock) => self.judge_load(before, bundle, Some(lock)),
+            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
+        }
+    }
+
+    fn judge_release(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
+        let (release, judged) = match &self.command {
+            Command::Activate { release, terms } => {
+                let release = release.get();
+                let admitted = before.admit_release(release, terms).map_err(|rejection| rejection.to_string());
+                let judged = admitted.and_then(|()| before.admit(&bundle, &self.runtime));
+                (release, judged.map(|()| before.with(&bundle, Some(LockSlot::of(release)))))
+            }
+            Command::Remember { release } => {
+                let mut after = before.clone();
+                after.saw(&LockSlot::of(release.get()));
+                (release.get(), Ok(after))
+            }
+            Command::Load { .. } | Command::Rollback { .. } | Command::ResetFloor { .. } => {
+                panic!("loader: it judges no release")
+            }
+        };
+        match judged {
+            Ok(after) => Verdict::Commit { before, after, bundle: Some(bundle) },
+            Err(reason) => {
+                let slot = Slot { lock: Some(LockSlot::of(release)), ..Slot::of(&bundle) };
+                Verdict::Refuse { before: Some(before), slot: Some(slot), reason }
+            }
         }
     }
 
     fn judge_rollback(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
         let below_floor = matches!(&self.command, Command::Rollback { below_floor: Some(_) });
         let after = before.swapped(&bundle, below_floor);
-        let admitted = if after.current != Some(Slot::of(&bundle)) {
+        let lock = after.current.as_ref().and_then(|current| current.lock.as_ref());
+        let admitted = if !after.current.as_ref().is_some_and(|current| current.names(&bundle)) {
             Err(String::from("the last known good bundle's file holds another bundle"))
         } else {
-            after
-                .admit(&bundle, &self.runtime)
+            let lock_admitted = match lock.filter(|_| !below_floor) {
+                Some(lock) => {
+                    before.admit_lock(&lock.name, lock.sequence, Some(&lock.name)).map_err(|no| no.to_string())
+                }
+                None => Ok(()),
+            };
+            lock_admitted
+                .and_then(|()| after.admit(&bundle, &self.runtime))
                 .map_err(|words| alloc::format!("{words}; `--below-floor --reason TEXT` goes below it and is recorded"))
         };
         match admitted {
-            Ok(()) => Verdict::Commit { before, after, bundle },
+            Ok(()) => Verdict::Commit { before, after, bundle: Some(bundle) },
             Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
         }
     }
@@ -262,13 +363,13 @@ impl Loader {
             (verdict, Ok(end)) => (verdict, Some(end)),
             // A change that cannot be recorded is not made.
             (Verdict::Commit { before, bundle, .. }, Err(reason)) => {
-                (Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason }, None)
+                (Verdict::Refuse { before: Some(before), slot: bundle.as_deref().map(Slot::of), reason }, None)
             }
             (refuse @ Verdict::Refuse { .. }, Err(_)) => (refuse, None),
         };
         let mut chain = Vec::new();
-        if let (Verdict::Commit { bundle, .. }, Command::Load { bytes, .. }) = (&verdict, &mut self.command) {
-            chain.extend(disk::replace(Replaced::Bundle(bundle.digest), core::mem::take(bytes)));
+        if let Verdict::Commit { .. } = &verdict {
+            self.store(&mut chain);
         }
         if let Some(end) = &end {
             chain.extend(end.append(now.wall, &self.lines(&verdict, end)));
@@ -281,15 +382,48 @@ impl Loader {
         out.disk(TAG, chain);
     }
 
+    /// What has to be durable before anything names it.
+    fn store(&mut self, chain: &mut Vec<Op>) {
+        match &mut self.command {
+            Command::Load { bytes, .. } => {
+                let bytes = core::mem::take(bytes);
+                let digest = crate::oci::Digest::of(&bytes);
+                chain.extend(disk::replace(Replaced::Bundle(*digest.hash()), bytes));
+            }
+            Command::Activate { release, .. } | Command::Remember { release } => {
+                let release = release.get();
+                let (bundle, lock) = (release.bundle.digest, LockSlot::of(release));
+                chain.extend([Op::MakeDir(Dir::Locks), Op::MakeDir(Dir::Verified)]);
+                chain.extend(disk::replace(Replaced::Bundle(bundle), release.bundle_bytes.clone()));
+                chain.extend(disk::replace(Replaced::Lock(lock.fingerprint), release.lock_bytes.clone()));
+                chain.extend(disk::replace(Replaced::Verified(bundle), Record { bundle, lock }.to_bytes()));
+            }
+            Command::Rollback { .. } | Command::ResetFloor { .. } => {}
+        }
+    }
+
     fn lines(&self, verdict: &Verdict, end: &End) -> Vec<Line> {
         let mut lines = Vec::new();
         let (before, line) = match verdict {
-            Verdict::Commit { before, bundle, .. } => {
+            Verdict::Commit { before, after, bundle } => {
                 let (what, reason) = match &self.command {
                     Command::Load { .. } => (What::Load, None),
                     Command::Rollback { below_floor } => (What::Rollback, below_floor.clone()),
+                    Command::Activate { .. } => (What::Activate, None),
+                    Command::Remember { .. } => (What::Verified, None),
+                    Command::ResetFloor { name, reason, .. } => {
+                        (What::FloorReset, Some(alloc::format!("{name}: {reason}")))
+                    }
                 };
-                (Some(before), Line { what, slot: Some(Slot::of(bundle)), reason })
+                let slot = match &self.command {
+                    Command::Remember { release } => {
+                        let release = release.get();
+                        Some(Slot { lock: Some(LockSlot::of(release)), ..Slot::of(&release.bundle) })
+                    }
+                    Command::Load { .. } | Command::Rollback { .. } | Command::Activate { .. } => after.current.clone(),
+                    Command::ResetFloor { .. } => bundle.as_deref().map(Slot::of),
+                };
+                (Some(before), Line { what, slot, reason })
             }
             Verdict::Refuse { before, slot, reason } => {
                 (before.as_ref(), Line { what: What::Refused, slot: slot.clone(), reason: Some(reason.clone()) })

@@ -5,6 +5,8 @@
 
 pub mod history;
 mod loader;
+mod release;
+mod verified;
 mod watch;
 
 use alloc::collections::BTreeMap;
@@ -14,8 +16,11 @@ use alloc::vec::Vec;
 use crate::ids::Hash32;
 use crate::json::{self, Value, escape_into, push_u64};
 use crate::policy::bundle::Bundle;
+use crate::time::Wall;
 
 pub use loader::{Command, Loader, Report};
+pub use release::{LockSlot, Rejection, Terms};
+pub use verified::Record;
 pub use watch::{Change, Input as WatchInput, Opened, WORK, Watch};
 
 /// The longest `activation.json`, in bytes.
@@ -38,10 +43,12 @@ pub struct Slot {
     pub sequence: u64,
     /// Its `bundle_hash`.
     pub bundle_hash: Hash32,
+    /// The lock with which it passed the four steps on this node; none when an operator loaded it by itself.
+    pub lock: Option<LockSlot>,
 }
 
 impl Slot {
-    /// The slot of an opened bundle.
+    /// The slot of an opened bundle, without a lock.
     #[must_use]
     pub fn of(bundle: &Bundle) -> Self {
         Self {
@@ -50,7 +57,14 @@ impl Slot {
             version: bundle.manifest.version.to_string(),
             sequence: bundle.manifest.sequence,
             bundle_hash: bundle.bundle_hash,
+            lock: None,
         }
+    }
+
+    /// Whether the slot names this bundle.
+    #[must_use]
+    pub fn names(&self, bundle: &Bundle) -> bool {
+        Self { lock: None, ..self.clone() } == Self::of(bundle)
     }
 }
 
@@ -63,6 +77,8 @@ pub struct Activation {
     pub lkg: Option<Slot>,
     /// The lowest admissible sequence, by the name of a lock or by `policy/` and the name of a bundle.
     pub floors: BTreeMap<String, u64>,
+    /// The earliest that it can be: the latest `autonomy.signed-at` that was verified here.
+    pub time_floor: Option<Wall>,
 }
 
 /// The floor's key of a policy bundle: locks have names without a slash.
@@ -93,20 +109,26 @@ impl Activation {
         Ok(())
     }
 
-    /// What is in force once `bundle` is: the former current becomes the last known good one.
+    /// What is in force once `bundle` is, with the lock that it was verified with: the former current becomes the last
+    /// known good one.
     #[must_use]
-    pub fn with(&self, bundle: &Bundle) -> Self {
-        let slot = Slot::of(bundle);
-        let mut floors = self.floors.clone();
-        let floor = self.policy_floor(&slot.name).max(bundle.manifest.min_sequence);
+    pub fn with(&self, bundle: &Bundle, lock: Option<LockSlot>) -> Self {
+        let mut after = self.clone();
+        let floor = self.policy_floor(&bundle.manifest.name).max(bundle.manifest.min_sequence);
         if floor > 0 {
-            floors.insert(floor_key(&slot.name), floor);
+            after.floors.insert(floor_key(&bundle.manifest.name), floor);
         }
-        let lkg = match &self.current {
-            Some(current) if *current != slot => Some(current.clone()),
+        if let Some(lock) = &lock {
+            after.saw(lock);
+            after.floors.insert(lock.name.clone(), self.lock_floor(&lock.name).max(lock.sequence));
+        }
+        after.lkg = match &self.current {
+            // Loaded once more, perhaps with another lock: what was good before it stays the way back.
+            Some(current) if !current.names(bundle) => Some(current.clone()),
             Some(_) | None => self.lkg.clone(),
         };
-        Self { current: Some(slot), lkg, floors }
+        after.current = Some(Slot { lock, ..Slot::of(bundle) });
+        after
     }
 
     /// What is in force after going back to the last known good bundle: the two change places. With `below_floor`
@@ -121,17 +143,22 @@ impl Activation {
         if floor > 0 || kept > 0 {
             floors.insert(floor_key(&manifest.name), floor);
         }
-        Self { current: self.lkg.clone(), lkg: self.current.clone(), floors }
+        Self { current: self.lkg.clone(), lkg: self.current.clone(), floors, time_floor: self.time_floor }
     }
 
     /// The file's bytes: one line of JSON.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = String::from("{\"current\":");
-        write_slot(self.current.as_ref(), &mut text);
+        write_slot(self.current.as_ref(), false, &mut text);
         text.push_str(",\"lkg\":");
-        write_slot(self.lkg.as_ref(), &mut text);
-        text.push_str(",\"lock\":null,\"floors\":{");
+        write_slot(self.lkg.as_ref(), true, &mut text);
+        text.push_str(",\"lock\":");
+        match self.current.as_ref().and_then(|current| current.lock.as_ref()) {
+            Some(lock) => lock.write(&mut text),
+            None => text.push_str("null"),
+        }
+        text.push_str(",\"floors\":{");
         for (i, (name, floor)) in self.floors.iter().enumerate() {
             if i > 0 {
                 text.push(',');
@@ -140,7 +167,16 @@ impl Activation {
             text.push(':');
             push_u64(&mut text, *floor);
         }
-        text.push_str("},\"time_floor\":null}\n");
+        text.push_str("},\"time_floor\":");
+        match self.time_floor {
+            Some(floor) => {
+                text.push('"');
+                floor.write_rfc3339(&mut text);
+                text.push('"');
+            }
+            None => text.push_str("null"),
+        }
+        text.push_str("}\n");
         text.into_bytes()
     }
 
@@ -156,26 +192,36 @@ impl Activation {
                 return Err(alloc::format!("unknown field `{name}`"));
             }
         }
-        for name in ["lock", "time_floor"] {
-            if !matches!(value.get(name), None | Some(Value::Null)) {
-                return Err(alloc::format!("`{name}` was set by a newer version of this program"));
-            }
-        }
         let slot = |name: &str| match value.get(name) {
             None => Err(alloc::format!("`{name}` is missing")),
             Some(Value::Null) => Ok(None),
             Some(slot) => parse_slot(slot).map(Some).ok_or_else(|| alloc::format!("`{name}` is not a bundle")),
+        };
+        let (mut current, lkg) = (slot("current")?, slot("lkg")?);
+        let lock = match value.get("lock") {
+            None | Some(Value::Null) => None,
+            Some(lock) => Some(LockSlot::parse(lock).ok_or("`lock` is not a lock")?),
+        };
+        match (&mut current, lock) {
+            (Some(slot), lock) if slot.lock.is_none() => slot.lock = lock,
+            (Some(_), _) => return Err("`current` has a lock of its own; it stands in `lock`".into()),
+            (None, Some(_)) => return Err("there is a `lock` and no `current`".into()),
+            (None, None) => {}
+        }
+        let time_floor = match value.get("time_floor") {
+            None | Some(Value::Null) => None,
+            Some(floor) => Some(floor.as_str().and_then(Wall::parse_rfc3339).ok_or("`time_floor` is no time")?),
         };
         let mut floors = BTreeMap::new();
         for (name, floor) in value.get("floors").and_then(Value::as_object).ok_or("`floors` is missing")? {
             let floor = floor.as_u64().ok_or_else(|| alloc::format!("the floor of `{name}` is not a number"))?;
             floors.insert(name.clone(), floor);
         }
-        Ok(Self { current: slot("current")?, lkg: slot("lkg")?, floors })
+        Ok(Self { current, lkg, floors, time_floor })
     }
 }
 
-fn write_slot(slot: Option<&Slot>, text: &mut String) {
+fn write_slot(slot: Option<&Slot>, with_lock: bool, text: &mut String) {
     let Some(slot) = slot else { return text.push_str("null") };
     text.push_str("{\"bundle\":\"sha256:");
     slot.bundle.write_hex(text);
@@ -187,14 +233,24 @@ fn write_slot(slot: Option<&Slot>, text: &mut String) {
     push_u64(text, slot.sequence);
     text.push_str(",\"bundle_hash\":\"sha256:");
     slot.bundle_hash.write_hex(text);
-    text.push_str("\"}");
+    text.push('"');
+    if let Some(lock) = slot.lock.as_ref().filter(|_| with_lock) {
+        text.push_str(",\"lock\":");
+        lock.write(text);
+    }
+    text.push('}');
 }
 
 fn parse_slot(value: &Value) -> Option<Slot> {
-    if value.as_object()?.len() != 5 {
+    let lock = match value.get("lock") {
+        None => None,
+        Some(lock) => Some(LockSlot::parse(lock)?),
+    };
+    if value.as_object()?.len() != 5 + usize::from(lock.is_some()) {
         return None;
     }
     Some(Slot {
+        lock,
         bundle: sha256(value.get("bundle")?)?,
         name: value.get("name")?.as_str()?.into(),
         version: value.get("version")?.as_str()?.into(),
@@ -218,15 +274,33 @@ mod tests {
             version: "1.0.0".into(),
             sequence,
             bundle_hash: Hash32([n + 100; 32]),
+            lock: None,
+        }
+    }
+
+    fn lock(n: u8, sequence: u64) -> LockSlot {
+        LockSlot {
+            fingerprint: Hash32([n; 32]),
+            name: "agent".into(),
+            version: "2.0.0".into(),
+            sequence,
+            image: crate::oci::Digest::of(&[n]),
+            signed_at: Wall::from_micros(1_763_724_637_000_000),
         }
     }
 
     #[test]
     fn the_file_reads_back() {
-        let mut activation = Activation { current: Some(slot(1, 3)), lkg: None, floors: BTreeMap::new() };
+        let mut activation = Activation { current: Some(slot(1, 3)), ..Activation::default() };
         activation.floors.insert("policy/policy".into(), 2);
         let bytes = activation.to_bytes();
         assert_eq!(Activation::parse(&bytes).as_ref(), Ok(&activation));
+        activation.current = Some(Slot { lock: Some(lock(7, 7)), ..slot(1, 3) });
+        activation.lkg = Some(Slot { lock: Some(lock(6, 6)), ..slot(2, 2) });
+        activation.time_floor = Some(Wall::from_micros(1_763_724_637_000_000));
+        assert_eq!(Activation::parse(&activation.to_bytes()).as_ref(), Ok(&activation));
+        activation.lkg = Some(slot(2, 2));
+        assert_eq!(Activation::parse(&activation.to_bytes()).as_ref(), Ok(&activation));
         assert_eq!(Activation::parse(&Activation::default().to_bytes()), Ok(Activation::default()));
     }
 

@@ -283,7 +283,9 @@ impl Interceptor {
         match got {
             Got::Evaluated(result) if tag == evaluation(key) => self.evaluated(now, key, result.as_ref(), out),
             Got::Ran(result) if tag == running(key) => self.ran(now, key, result, out),
-            Got::Evaluated(_) | Got::Ran(_) | Got::Opened(_) => panic!("interceptor: work of another kind: {tag:?}"),
+            Got::Evaluated(_) | Got::Ran(_) | Got::Opened(_) | Got::Artifact(_) | Got::Checked(_) => {
+                panic!("interceptor: work of another kind: {tag:?}")
+            }
         }
     }
 

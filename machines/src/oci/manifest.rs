@@ -93,7 +93,10 @@ impl Manifest {
             media::IMAGE_INDEX | media::DOCKER_LIST => true,
             media::IMAGE_MANIFEST | media::DOCKER_MANIFEST => false,
             other => {
-                return Err(Refusal::MediaType { wanted: "an OCI image manifest or index".into(), found: other.into() });
+                return Err(Refusal::MediaType {
+                    wanted: "an OCI image manifest or index".into(),
+                    found: other.into(),
+                });
             }
         };
         if index_kind != is_index {

@@ -130,7 +130,7 @@ pub fn build(files: &BTreeMap<String, Vec<u8>>, options: &BuildOptions) -> Resul
     entries.insert(manifest::FILE, text.as_bytes());
     let mut archive = Vec::new();
     for (name, content) in &entries {
-        tar::append(&mut archive, name, content);
+        tar::append(&mut archive, name, content)?;
         if archive.len() > MAX_UNPACKED {
             return Err(Refusal::Bomb { max: MAX_UNPACKED });
         }

@@ -33,7 +33,7 @@ fn options() -> BuildOptions {
 fn packed(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, content) in entries {
-        tar::append(&mut archive, name, content);
+        tar::append(&mut archive, name, content).unwrap();
     }
     tar::finish(&mut archive);
     gzip::pack(&archive)

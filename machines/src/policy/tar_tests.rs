@@ -69,7 +69,7 @@ fn archives_as_gnu_tar_writes_them_are_read() {
 #[test]
 fn what_is_appended_is_what_gnu_tar_writes() {
     let mut out = Vec::new();
-    append(&mut out, "a.rego", b"hello");
+    append(&mut out, "a.rego", b"hello").unwrap();
     let mut gnu = header(b"a.rego", b'0', 5);
     gnu[100..124].copy_from_slice(b"0000644\x000000000\x000000000\x00");
     gnu[136..147].fill(b'0');
@@ -297,7 +297,7 @@ proptest! {
         prop_assume!(files.keys().all(|name| names.add(name).is_ok()));
         let mut out = Vec::new();
         for (name, data) in &files {
-            append(&mut out, name, data);
+            append(&mut out, name, data).unwrap();
         }
         finish(&mut out);
         let read = read(&out, &LIMITS).unwrap();

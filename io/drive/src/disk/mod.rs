@@ -68,8 +68,8 @@ pub struct Disk {
     open: Mutex<BTreeMap<File, Arc<Open>>>,
     activation_lock: Mutex<Option<OwnedFd>>,
     drain_lock: Mutex<Option<OwnedFd>>,
-    /// `telemetry/rejected/`, opened when it is first written to.
-    rejected: Mutex<Option<Arc<OwnedFd>>>,
+    /// Folders that are not there from the start, opened when they are first used.
+    later: Mutex<BTreeMap<Dir, Arc<OwnedFd>>>,
     ahead: Ahead,
 }
 
@@ -97,7 +97,7 @@ impl Disk {
             open: Mutex::new(BTreeMap::new()),
             activation_lock: Mutex::new(None),
             drain_lock: Mutex::new(None),
-            rejected: Mutex::new(None),
+            later: Mutex::new(BTreeMap::new()),
             ahead: Ahead::default(),
         }
     }
@@ -150,7 +150,7 @@ impl Disk {
             Dir::Telemetry => &self.folders.telemetry,
             Dir::Policy => &self.folders.policy,
             Dir::Bundles => &self.folders.bundles,
-            Dir::Rejected => return lock(&self.rejected).clone().map(Folder::Shared).ok_or(FaultKind::NotFound),
+            Dir::Rejected | Dir::Locks | Dir::Verified => return self.later(dir),
         };
         folder.as_ref().map(|folder| Folder::Own(folder.as_fd())).ok_or(FaultKind::NotFound)
     }
@@ -274,22 +274,41 @@ impl Disk {
         }
     }
 
-    /// Makes `telemetry/rejected/`, the only folder that is not there from the start, and opens it.
-    fn make_dir(&self, dir: Dir) -> Result<(), FaultKind> {
-        if dir != Dir::Rejected {
-            return self.folder(dir).map(drop);
+    /// The parent and the name of a folder that is not there from the start.
+    const fn place(dir: Dir) -> Option<(Dir, &'static str)> {
+        match dir {
+            Dir::Rejected => Some((Dir::Telemetry, REJECTED)),
+            Dir::Locks => Some((Dir::Policy, "locks")),
+            Dir::Verified => Some((Dir::Policy, "verified")),
+            Dir::State | Dir::Telemetry | Dir::Policy | Dir::Bundles => None,
         }
-        let telemetry = self.folder(Dir::Telemetry)?;
-        match rustix::fs::mkdirat(&telemetry, REJECTED, Mode::RWXU) {
+    }
+
+    /// Makes a folder that is not there from the start, and opens it.
+    fn make_dir(&self, dir: Dir) -> Result<(), FaultKind> {
+        let Some((parent, name)) = Self::place(dir) else { return self.folder(dir).map(drop) };
+        let parent = self.folder(parent)?;
+        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(kind_of(errno)),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&telemetry, REJECTED, flags, Mode::empty()).map_err(kind_of)?;
-        rustix::fs::fsync(&telemetry).map_err(kind_of)?;
         // Opened anew each time: somebody may have taken the old one away.
-        *lock(&self.rejected) = Some(Arc::new(fd));
-        Ok(())
+        lock(&self.later).remove(&dir);
+        self.later(dir)?;
+        rustix::fs::fsync(&parent).map_err(kind_of)
+    }
+
+    /// A folder that is not there from the start, opened if it is there now.
+    fn later(&self, dir: Dir) -> Result<Folder<'_>, FaultKind> {
+        if let Some(fd) = lock(&self.later).get(&dir) {
+            return Ok(Folder::Shared(Arc::clone(fd)));
+        }
+        let (parent, name) = Self::place(dir).ok_or(FaultKind::NotFound)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.folder(parent)?, name, flags, Mode::empty()).map_err(kind_of)?;
+        let fd = Arc::new(fd);
+        lock(&self.later).insert(dir, Arc::clone(&fd));
+        Ok(Folder::Shared(fd))
     }
 
     fn lock_drain(&self) -> Result<(), FaultKind> {

@@ -1,0 +1,232 @@
+//! What is attached to an image: its locks and policy bundles (SPEC 7), found by what refers to the image and by the plain
+//! tags beside its own.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use super::ask::{Answer, Ask, SourceFault};
+use crate::lock::{self, Lock};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, media};
+
+/// Most locks, and most bundles, that are looked at.
+const MAX_EACH: usize = 32;
+
+/// What a manifest that is attached holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Lock,
+    Policy,
+}
+
+impl Kind {
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Lock => media::LOCK,
+            Self::Policy => media::POLICY_BUNDLE,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Policy => "policy bundle",
+        }
+    }
+}
+
+/// A lock that is attached.
+#[derive(Clone, Debug)]
+pub(super) struct FoundLock {
+    /// Its manifest: what signatures of it name.
+    pub(super) manifest: Digest,
+    /// The lock and its bytes, or why it cannot be read.
+    pub(super) read: Result<(Lock, Vec<u8>), String>,
+}
+
+/// A bundle that is attached; its bytes are not fetched yet.
+#[derive(Clone, Debug)]
+pub(super) struct FoundPolicy {
+    /// Its manifest: what signatures of it name.
+    pub(super) manifest: Digest,
+    /// The bundle.
+    pub(super) layer: Descriptor,
+}
+
+#[derive(Debug)]
+enum Pending {
+    /// A manifest, by its digest or by a tag.
+    Manifest(Kind, Option<Digest>),
+    /// The lock of this manifest.
+    Lock(Digest, Descriptor),
+}
+
+/// The search.
+#[derive(Debug)]
+pub(super) struct Attached {
+    image: Digest,
+    pending: BTreeMap<u64, Pending>,
+    /// By the digest of their manifests, so that one found twice counts once.
+    locks: BTreeMap<Digest, FoundLock>,
+    policies: BTreeMap<Digest, FoundPolicy>,
+}
+
+impl Attached {
+    /// Starts the search among what refers to the image, and under these tags.
+    pub(super) fn start(
+        image: Digest,
+        referrers: &[Descriptor],
+        tags: [(Kind, Option<String>); 2],
+        ask: &mut impl FnMut(Ask) -> u64,
+    ) -> Self {
+        let mut search = Self { image, pending: BTreeMap::new(), locks: BTreeMap::new(), policies: BTreeMap::new() };
+        for kind in [Kind::Lock, Kind::Policy] {
+            let of_kind = referrers.iter().filter(|found| found.artifact_type.as_deref() == Some(kind.media_type()));
+            // One too many is asked for, so that there being too many shows.
+            for found in of_kind.take(MAX_EACH.saturating_add(1)) {
+                let ask_for = Ask::Manifest { at: Target::Digest(found.digest), max: MAX_MANIFEST };
+                search.pending.insert(ask(ask_for), Pending::Manifest(kind, Some(found.digest)));
+            }
+        }
+        for (kind, tag) in tags {
+            if let Some(tag) = tag {
+                let ask_for = Ask::Manifest { at: Target::Tag(tag), max: MAX_MANIFEST };
+                search.pending.insert(ask(ask_for), Pending::Manifest(kind, None));
+            }
+        }
+        search
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// An answer of the source.
+    ///
+    /// # Errors
+    /// When the source cannot be reached.
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        answer: Result<Answer, SourceFault>,
+        ask: &mut impl FnMut(Ask) -> u64,
+    ) -> Result<(), SourceFault> {
+        let Some(pending) = self.pending.remove(&number) else { return Ok(()) };
+        match (pending, answer) {
+            (_, Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Denied(_)))) => return Err(fault),
+            // A tag that is not there is no attachment.
+            (Pending::Manifest(_, None), Err(SourceFault::NotFound)) => {}
+            (Pending::Manifest(kind, wanted), Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. }))) => {
+                self.unreadable(kind, wanted.unwrap_or(self.image), fault.to_string());
+            }
+            (Pending::Manifest(kind, wanted), Ok(Answer::Manifest { media_type, bytes, .. })) => {
+                self.manifest(kind, wanted, media_type.as_deref(), &bytes, ask);
+            }
+            (Pending::Lock(manifest, _), Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. }))) => {
+                self.unreadable(Kind::Lock, manifest, fault.to_string());
+            }
+            (Pending::Lock(manifest, descriptor), Ok(Answer::Bytes(bytes))) => self.lock(manifest, &descriptor, bytes),
+            (pending, Ok(answer)) => panic!("verify: {answer:?} is no answer to {pending:?}"),
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &mut self,
+        kind: Kind,
+        wanted: Option<Digest>,
+        media_type: Option<&str>,
+        bytes: &[u8],
+        ask: &mut impl FnMut(Ask) -> u64,
+    ) {
+        let digest = Digest::of(bytes);
+        if let Some(wanted) = wanted
+            && wanted != digest
+        {
+            return self.unreadable(kind, wanted, alloc::format!("its manifest's bytes are those of {digest}"));
+        }
+        let image = match Manifest::parse(bytes, media_type) {
+            Ok(Manifest::Image(image)) if image.artifact_type.as_deref() == Some(kind.media_type()) => image,
+            Ok(Manifest::Image(_) | Manifest::Index(_)) => {
+                return self.unreadable(
+                    kind,
+                    digest,
+                    alloc::format!("its manifest is not of the kind {}", kind.media_type()),
+                );
+            }
+            Err(refusal) => return self.unreadable(kind, digest, refusal.to_string()),
+        };
+        let refers = image.subject.as_ref().map(|subject| subject.digest);
+        if wanted.is_some() && refers != Some(self.image) {
+            // The listing lies; it may also list what is not there.
+            return self.unreadable(kind, digest, "its manifest refers to another image".into());
+        }
+        let [layer] = image.layers.as_slice() else {
+            return self.unreadable(kind, digest, "its manifest must have exactly one layer".into());
+        };
+        if layer.media_type != kind.media_type() {
+            return self.unreadable(kind, digest, alloc::format!("its layer is not of the kind {}", kind.media_type()));
+        }
+        match kind {
+            Kind::Policy => {
+                self.policies.insert(digest, FoundPolicy { manifest: digest, layer: layer.clone() });
+            }
+            Kind::Lock if layer.size > u64::try_from(lock::MAX_BYTES).unwrap_or(0) => {
+                self.unreadable(kind, digest, alloc::format!("a lock has at most {} bytes", lock::MAX_BYTES));
+            }
+            Kind::Lock => {
+                let pending = Pending::Lock(digest, layer.clone());
+                self.pending.insert(ask(Ask::Bytes(layer.clone())), pending);
+            }
+        }
+    }
+
+    fn lock(&mut self, manifest: Digest, descriptor: &Descriptor, bytes: Vec<u8>) {
+        let got = Digest::of(&bytes);
+        let read = if got == descriptor.digest {
+            Lock::read(&bytes).map_err(|refusal| refusal.to_string()).map(|lock| (lock, bytes))
+        } else {
+            Err(alloc::format!("its bytes are those of {got}, its manifest names {}", descriptor.digest))
+        };
+        self.locks.insert(manifest, FoundLock { manifest, read });
+    }
+
+    /// What is attached and cannot be read is kept: it must not look as if nothing were attached.
+    fn unreadable(&mut self, kind: Kind, manifest: Digest, why: String) {
+        let words = alloc::format!("the {} {manifest} that is attached cannot be read: {why}", kind.name());
+        match kind {
+            Kind::Lock => {
+                self.locks.insert(manifest, FoundLock { manifest, read: Err(words) });
+            }
+            // A bundle is chosen by its layer's digest; one without a manifest can be no lock's bundle, and stands for one
+            // that no lock names.
+            Kind::Policy => {
+                let layer = Descriptor::new(media::POLICY_BUNDLE, manifest, 0);
+                self.policies.entry(manifest).or_insert(FoundPolicy { manifest, layer });
+            }
+        }
+    }
+
+    /// The lock of the image: the one that names it with the highest sequence. One that cannot be read comes first, since
+    /// nobody knows what it says; one for another image comes last.
+    ///
+    /// # Errors
+    /// When more are attached than are looked at.
+    pub(super) fn chosen_lock(&self) -> Result<Option<FoundLock>, String> {
+        if self.locks.len() > MAX_EACH || self.policies.len() > MAX_EACH {
+            return Err(alloc::format!("more than {MAX_EACH} locks or policy bundles are attached to the image"));
+        }
+        let rank = |found: &&FoundLock| match &found.read {
+            Err(_) => (2, 0),
+            Ok((lock, _)) => (u8::from(lock.agent_artifact.digest == self.image), lock.sequence),
+        };
+        Ok(self.locks.values().max_by_key(rank).cloned())
+    }
+
+    /// The bundle that the lock names, else any; without a lock each that is attached.
+    pub(super) fn chosen_policies(&self, lock: Option<&Lock>) -> Vec<FoundPolicy> {
+        let Some(lock) = lock else { return self.policies.values().cloned().collect() };
+        let named = self.policies.values().find(|found| found.layer.digest == lock.policy_bundle.digest);
+        named.or_else(|| self.policies.values().next()).cloned().into_iter().collect()
+    }
+}
