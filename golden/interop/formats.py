@@ -1,4 +1,4 @@
-"""Recomputes the product's formats in Python: the log's chain, policy bundles, activation and history, canonical JSON.
+"""Recomputes the product's formats in Python: the log's chain, policy bundles, activation and history, canonical JSON, locks.
 
     formats.py fixtures golden/fixtures     the committed bytes
     formats.py live STATE_ROOT              what a runtime left behind
@@ -13,6 +13,7 @@ import struct
 import sys
 import tarfile
 
+import rfc8785
 from blake3 import blake3
 
 passed = 0
@@ -118,6 +119,58 @@ def texts(folder):
             check(not whole or ours == canonical, f"{ours} and {canonical}")
 
 
+def entries(path):
+    """The lines of a fixture that are neither empty nor a comment."""
+    return [line for line in path.read_text().split("\n") if line and not line.startswith("#")]
+
+
+def canonical(folder):
+    """RFC 8785 by another implementation: the vectors, and every document that is taken."""
+    lines = entries(folder / "vectors.txt")
+    for given, want in zip(lines[::2], lines[1::2], strict=True):
+        check(rfc8785.dumps(json.loads(json.loads(given))) == json.loads(want).encode(), f"the canonical form of {given}")
+    for line in entries(folder / "numbers.txt"):
+        bits, want = line.split(" ")
+        (number,) = struct.unpack(">d", bytes.fromhex(bits))
+        check(rfc8785.dumps(number) == want.encode(), f"the number {line}")
+    lines = entries(folder / "results.txt")
+    for given, result in zip(lines[::2], lines[1::2], strict=True):
+        if result.startswith("  canonical "):
+            ours = rfc8785.dumps(json.loads(json.loads(given)))
+            check(ours == result.removeprefix("  canonical ").encode(), f"{given} and {result}")
+        else:
+            check(result.startswith("  refused: "), result)
+
+
+def fingerprint(lock):
+    """The bytes that a lock's fingerprint is over, the right fingerprint, and whether the lock states it."""
+    stated = lock.pop("behavioral_fingerprint")
+    hashed = rfc8785.dumps(lock)
+    right = "blake3:" + blake3(hashed).hexdigest()
+    return hashed, right, stated == right
+
+
+def locks(folder):
+    told = dict(line.split(" ", 1) for line in entries(folder / "fingerprints.txt"))
+    for path in sorted((folder / "in").glob("*.json")):
+        given = json.loads(path.read_bytes())
+        hashed, right, matches = fingerprint(given)
+        check((folder / f"{path.stem}.canonical").read_bytes() == hashed, f"the bytes under the fingerprint of {path}")
+        check(told.pop(path.stem) == f"{right} {'matches' if matches else 'differs'}", f"the fingerprint of {path}")
+        written = (folder / f"{path.stem}.lock.json").read_bytes()
+        again = json.loads(written)
+        check(written == json.dumps(again, indent=2).encode() + b"\n", f"the layout of {path.stem}.lock.json")
+        check(fingerprint(again)[1:] == (right, True) and again == given, f"what {path.stem}.lock.json says")
+    check(not told, f"fingerprints of no lock: {told}")
+    edited = (folder / "refusals.txt").read_text()
+    base = (folder / "full.lock.json").read_text()
+    for edit, result in zip(*[iter(edited.splitlines())] * 2, strict=True):
+        if "fingerprint" in result and not result.startswith("  refused: "):
+            old, new = edit.split(" => ")
+            _, right, matches = fingerprint(json.loads(base.replace(old, new)))
+            check(not matches and result.endswith(f", {right} is right"), edit)
+
+
 def fixtures(folder):
     frames, head = log(folder / "wal")
     told = (folder / "wal" / "read-back.txt").read_text()
@@ -134,6 +187,10 @@ def fixtures(folder):
                 slot(activation[which], packed[activation[which]["bundle"].removeprefix("sha256:")])
     history(folder / "activation" / "history.jsonl")
     texts(folder / "json")
+    canonical(folder / "canonical")
+    locks(folder / "lock")
+    template = folder.resolve().parents[1] / "demo" / "locks" / "example.lock.json"
+    check(fingerprint(json.loads(template.read_bytes()))[2], f"the fingerprint of {template}")
 
 
 def live(root):

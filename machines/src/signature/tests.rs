@@ -34,6 +34,7 @@ fn json(bytes: &[u8]) -> Value {
 }
 
 /// Every fixture: name, simple payload, `.sig` manifest, referrer, bundle, annotations of both layouts.
+#[allow(clippy::type_complexity)]
 fn layouts() -> Vec<(&'static [u8], &'static [u8], &'static [u8], &'static [u8], Digest, BTreeMap<String, String>)> {
     let digest = |hex: &str| Digest::parse(&format!("sha256:{hex}")).unwrap();
     vec![

@@ -42,6 +42,8 @@ pub(super) struct FoundLock {
     pub(super) manifest: Digest,
     /// The lock and its bytes, or why it cannot be read.
     pub(super) read: Result<(Lock, Vec<u8>), String>,
+    /// Whether its bytes are those that its manifest names: only then do signatures of the manifest speak of them.
+    pub(super) genuine: bool,
 }
 
 /// A bundle that is attached; its bytes are not fetched yet.
@@ -184,11 +186,13 @@ impl Attached {
     fn lock(&mut self, manifest: Digest, descriptor: &Descriptor, bytes: Vec<u8>) {
         let got = Digest::of(&bytes);
         let read = if got == descriptor.digest {
-            Lock::read(&bytes).map_err(|refusal| refusal.to_string()).map(|lock| (lock, bytes))
+            let unreadable =
+                |refusal: lock::Refusal| alloc::format!("the lock that is attached cannot be read: {refusal}");
+            Lock::read(&bytes).map_err(unreadable).map(|lock| (lock, bytes))
         } else {
-            Err(alloc::format!("its bytes are those of {got}, its manifest names {}", descriptor.digest))
+            Err(alloc::format!("the lock's bytes are those of {got}, its manifest names {}", descriptor.digest))
         };
-        self.locks.insert(manifest, FoundLock { manifest, read });
+        self.locks.insert(manifest, FoundLock { manifest, read, genuine: got == descriptor.digest });
     }
 
     /// What is attached and cannot be read is kept: it must not look as if nothing were attached.
@@ -196,7 +200,7 @@ impl Attached {
         let words = alloc::format!("the {} {manifest} that is attached cannot be read: {why}", kind.name());
         match kind {
             Kind::Lock => {
-                self.locks.insert(manifest, FoundLock { manifest, read: Err(words) });
+                self.locks.insert(manifest, FoundLock { manifest, read: Err(words), genuine: false });
             }
             // A bundle is chosen by its layer's digest; one without a manifest can be no lock's bundle, and stands for one
             // that no lock names.

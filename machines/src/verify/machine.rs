@@ -264,6 +264,9 @@ impl Verify {
                 return self.fail(reason, out);
             }
         }
+        if let Some(FoundLock { read: Err(reason), genuine: false, .. }) = &sidecars.lock {
+            return self.fail(reason.clone(), out);
+        }
         let fetch = match &sidecars.lock {
             // Without a lock, the bytes of the image are all that the signature can be held against.
             None => Ok(None),

@@ -30,8 +30,9 @@ impl SigningKey {
         forbid_core_dumps()?;
         let pem = files::read_private(path)?;
         let format = |what: &str| Fault::Format { path: path.into(), what: what.into() };
-        let (label, sealed) = pem_rfc7468::decode_vec(&pem)
-            .map_err(|_| format("no PEM; a private key of cosign's starts with BEGIN ENCRYPTED SIGSTORE PRIVATE KEY"))?;
+        let (label, sealed) = pem_rfc7468::decode_vec(&pem).map_err(|_| {
+            format("no PEM; a private key of cosign's starts with BEGIN ENCRYPTED SIGSTORE PRIVATE KEY")
+        })?;
         if label != secret_box::LABEL && label != secret_box::OLDER_LABEL {
             return Err(Fault::Format {
                 path: path.into(),

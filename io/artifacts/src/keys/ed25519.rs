@@ -74,7 +74,8 @@ impl Ed25519PublicKey {
         let key = <[u8; 32]>::try_from(bytes.as_slice()).ok().and_then(|bytes| Self::from_bytes(&bytes));
         key.ok_or_else(|| Fault::Format {
             path: path.into(),
-            what: "no Ed25519 public key: wanted are its 32 raw bytes, a canonical point that is not of small order".into(),
+            what: "no Ed25519 public key: wanted are its 32 raw bytes, a canonical point that is not of small order"
+                .into(),
         })
     }
 

@@ -127,7 +127,5 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), Fault> {
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened: Result<OwnedFd, Errno> = rustix::fs::openat(CWD, folder, flags, Mode::empty());
-    opened
-        .and_then(rustix::fs::fsync)
-        .map_err(|errno| Fault::Write { path: folder.into(), source: errno.into() })
+    opened.and_then(rustix::fs::fsync).map_err(|errno| Fault::Write { path: folder.into(), source: errno.into() })
 }

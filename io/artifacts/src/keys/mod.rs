@@ -22,6 +22,9 @@ mod password;
 mod secret_box;
 mod trust;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -157,7 +160,9 @@ fn forbid_core_dumps() -> Result<(), Fault> {
 /// Fills an array from the kernel's random source.
 fn random<const N: usize>() -> Result<zeroize::Zeroizing<[u8; N]>, Fault> {
     let mut bytes = zeroize::Zeroizing::new([0; N]);
-    getrandom::fill(bytes.as_mut_slice())
-        .map_err(|e| Fault::Kernel { what: "no entropy from the kernel", source: std::io::Error::other(e.to_string()) })?;
+    getrandom::fill(bytes.as_mut_slice()).map_err(|e| Fault::Kernel {
+        what: "no entropy from the kernel",
+        source: std::io::Error::other(e.to_string()),
+    })?;
     Ok(bytes)
 }

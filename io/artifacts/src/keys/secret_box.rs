@@ -50,8 +50,11 @@ pub(super) fn seal(secret: &[u8], password: &Password) -> Result<String, Fault> 
         source: std::io::ErrorKind::InvalidInput.into(),
     })?;
     let sealed = [tag.as_slice(), text.as_slice()].concat();
-    let (salt, nonce, sealed) =
-        (Base64::encode_string(salt.as_slice()), Base64::encode_string(nonce.as_slice()), Base64::encode_string(&sealed));
+    let (salt, nonce, sealed) = (
+        Base64::encode_string(salt.as_slice()),
+        Base64::encode_string(nonce.as_slice()),
+        Base64::encode_string(&sealed),
+    );
     let n = 1_u32 << STRENGTH;
     Ok(format!(
         r#"{{"kdf":{{"name":"scrypt","params":{{"N":{n},"r":{R},"p":{P}}},"salt":"{salt}"}},"cipher":{{"name":"nacl/secretbox","nonce":"{nonce}"}},"ciphertext":"{sealed}"}}"#

@@ -27,7 +27,9 @@ impl PublicKeys {
             set.add(path)?;
         }
         if set.keys.is_empty() {
-            return Err(Fault::NoKeys("name a public key with --pubkey, or a folder of them in [trust] cosign_keys".into()));
+            return Err(Fault::NoKeys(
+                "name a public key with --pubkey, or a folder of them in [trust] cosign_keys".into(),
+            ));
         }
         Ok(set)
     }
