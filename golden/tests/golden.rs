@@ -26,6 +26,16 @@ fn the_template_lock_of_the_demo_verifies_and_is_written_as_the_product_writes_i
 }
 
 #[test]
+fn the_lock_in_the_documentation_is_a_fixture() {
+    let page = std::fs::read_to_string(golden::root().join("docs/lock-format.md")).unwrap();
+    let lock = std::fs::read_to_string(golden::root().join("golden/fixtures/lock/full.lock.json")).unwrap();
+    assert!(
+        page.contains(&format!("```json\n{lock}```")),
+        "docs/lock-format.md: show golden/fixtures/lock/full.lock.json"
+    );
+}
+
+#[test]
 fn the_rules_of_the_house_hold() {
     let findings = golden::lint::check(&golden::root()).unwrap();
     assert!(findings.errors.is_empty(), "{}", findings.errors.join("\n"));

@@ -13,6 +13,10 @@ use crate::settings::{Document, parse_span};
 #[derive(Clone, Debug, Default)]
 pub struct File {
     pub node_id: Option<String>,
+    /// The name of the locks that this node takes.
+    pub node_name: Option<String>,
+    /// The folder of the public keys whose signatures count.
+    pub cosign_keys: Option<PathBuf>,
     pub state_root: Option<PathBuf>,
     pub address: Option<SocketAddr>,
     pub names: Vec<String>,
@@ -60,6 +64,7 @@ impl File {
         let policy = root.section("policy");
         let wal = root.section("wal");
         let otlp = root.section("otlp");
+        let trust = root.section("trust");
         let tools = root.section("tools");
         let shell = tools.section("shell");
         let mut odd = Vec::new();
@@ -74,8 +79,14 @@ impl File {
         if let Some(Err(words)) = node_id.as_deref().map(check_node_id) {
             odd.push(format!("`node.id` {words}"));
         }
+        let node_name = node.text("name");
+        if let Some(name) = node_name.as_deref().filter(|name| !is_lock_name(name)) {
+            odd.push(format!("`node.name` is {name:?}, must be a lock's name: 1 to 64 characters of a-z 0-9 . _ -"));
+        }
         let file = Self {
             node_id,
+            node_name,
+            cosign_keys: trust.path("cosign_keys"),
             state_root: node.path("state_root"),
             address,
             names: listen.texts("names").unwrap_or_default(),
@@ -96,7 +107,7 @@ impl File {
             shell_enabled: shell.bool("enabled").unwrap_or(false),
             shell_dir: shell.path("dir"),
         };
-        for section in [node, listen, policy, wal, otlp, shell, tools, root] {
+        for section in [node, listen, policy, wal, otlp, trust, shell, tools, root] {
             section.finish();
         }
         let mut faults = document.into_faults();
@@ -130,6 +141,12 @@ pub fn check_node_id(id: &str) -> Result<(), String> {
     let fits = (1..=128).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if fits { Ok(()) } else { Err(format!("is {id:?}, must be 1 to 128 characters of a-z A-Z 0-9 . _ -")) }
+}
+
+/// What a lock may be called (SPEC 6).
+fn is_lock_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// A node id for clap.
@@ -174,7 +191,7 @@ mod tests {
     #[test]
     fn a_whole_file_is_read() {
         let file = File::parse(
-            "strict = true\n[node]\nid = \"n7\"\nstate_root = \"/s\"\n[listen]\naddress = \"127.0.0.1:1\"\n\
+            "strict = true\n[trust]\ncosign_keys = \"/k\"\n[node]\nid = \"n7\"\nname = \"agent\"\nstate_root = \"/s\"\n[listen]\naddress = \"127.0.0.1:1\"\n\
              names = [\"n7.internal\"]\ntoken_file = \"/t\"\nmax_in_flight = 7\n[policy]\nrequire_verified = true\n\
              decision_limit_ms = 20\n[wal]\nmax_bytes = 2097152\nretain = \"1d\"\non_full = \"shed_lifecycle\"\n\
              [tools]\ntimeout = \"5s\"\n[tools.shell]\nenabled = true\ndir = \"/w\"\n",
@@ -182,15 +199,19 @@ mod tests {
         .unwrap();
         assert!(file.strict && file.require_verified && file.shell_enabled);
         assert_eq!((file.node_id.as_deref(), file.max_in_flight), (Some("n7"), Some(7)));
+        assert_eq!((file.node_name.as_deref(), file.cosign_keys), (Some("agent"), Some(PathBuf::from("/k"))));
         assert_eq!(file.wal_on_full, Some(OnFull::ShedLifecycle));
         assert_eq!(file.tool_timeout, Some(Duration::from_secs(5)));
     }
 
     #[test]
     fn x12_every_fault_of_a_file_is_listed() {
-        let text = "stirct = true\n[listen]\naddress = \"here\"\n[wal]\nmax_bytes = 1\n[tools.shel]\nenabled = true\n";
+        let text = "stirct = true\n[trust]\ncosign_key = \"/k\"\n[node]\nname = \"Agent\"\n[listen]\naddress = \"here\"\n[wal]\nmax_bytes = 1\n[tools.shel]\nenabled = true\n";
         let faults = File::parse(text).unwrap_err();
-        assert_eq!(faults.len(), 4, "{faults:?}");
+        assert_eq!(faults.len(), 6, "{faults:?}");
         assert!(faults.contains(&"unknown key `stirct` at line 1, did you mean `strict`?".to_owned()), "{faults:?}");
+        let near = "unknown key `trust.cosign_key` at line 3, did you mean `trust.cosign_keys`?";
+        assert!(faults.contains(&near.to_owned()), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.starts_with("`node.name` is \"Agent\"")), "{faults:?}");
     }
 }

@@ -162,17 +162,17 @@ impl Root {
     ///
     /// # Errors
     /// When the folder cannot be opened. Each entry may fail by itself.
-    pub fn entries(&self, name: &str) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
+    pub fn entries(&self, name: &str) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
         let folder = self.folder(name)?;
         let dir = Dir::read_from(folder.as_fd())?;
         Ok(dir.filter_map(move |entry| match entry {
             Ok(entry) => {
                 let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."))?.to_owned();
-                let kind = match entry.file_type() {
-                    FileType::Unknown => rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-                        .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
-                    known => known,
-                };
+                let mut kind = entry.file_type();
+                if kind == FileType::Unknown {
+                    kind = rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+                        .map_or(kind, |stat| FileType::from_raw_mode(stat.st_mode));
+                }
                 Some(Ok(Entry { name, is_folder: kind.is_dir(), is_file: kind.is_file() }))
             }
             Err(errno) => Some(Err(errno.into())),

@@ -1,5 +1,10 @@
 //! OCI artifacts: where they lie, how they travel, and a registry to keep them in.
 
 pub mod beneath;
+pub mod blob;
+mod fault;
 pub mod keys;
 pub mod serve;
+pub mod source;
+
+pub use self::fault::Fault;

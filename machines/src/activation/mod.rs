@@ -6,6 +6,8 @@
 pub mod history;
 mod loader;
 mod release;
+#[cfg(test)]
+mod release_tests;
 mod verified;
 mod watch;
 

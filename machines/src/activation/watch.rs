@@ -6,7 +6,8 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::disk::{Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Tag};
+use crate::disk::{self, Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag};
+use crate::ids::Hash32;
 use crate::machine::{Deadline, Event, Level, Machine, Note, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
@@ -71,6 +72,8 @@ pub struct Watch {
     again: bool,
     /// The fallback that was told last, so that it is told once.
     told: Option<(String, Option<String>)>,
+    /// The lock whose copy `active-lock.json` is; the outer `None` until it was made in this life.
+    copied: Option<Option<Hash32>>,
     stage: Stage,
     /// Lines for the history that wait for their turn.
     lines: VecDeque<Line>,
@@ -91,6 +94,10 @@ enum Stage {
     /// Appending to the history: holding the lock, reading its end.
     ReadingHistory(Tag),
     WritingHistory(Tag),
+    /// Reading the lock in force, for its copy.
+    ReadingLock(Tag),
+    /// Replacing or removing the copy.
+    CopyingLock(Tag),
     /// Giving the lock back after a history that could not be written.
     Unlocking(Tag),
 }
@@ -126,6 +133,8 @@ impl Machine for Watch {
                 | Stage::Opening(..)
                 | Stage::ReadingHistory(_)
                 | Stage::WritingHistory(_)
+                | Stage::ReadingLock(_)
+                | Stage::CopyingLock(_)
                 | Stage::Unlocking(_)) => self.stage = waiting,
             },
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
@@ -144,6 +153,8 @@ impl Machine for Watch {
             | Stage::Reading(..)
             | Stage::ReadingHistory(_)
             | Stage::WritingHistory(_)
+            | Stage::ReadingLock(_)
+            | Stage::CopyingLock(_)
             | Stage::Unlocking(_) => None,
         }
     }
@@ -170,6 +181,7 @@ impl Watch {
             unreadable: false,
             again: false,
             told: None,
+            copied: None,
             stage: Stage::Resting(Mono::ZERO),
             lines: VecDeque::new(),
         }
@@ -204,12 +216,43 @@ impl Watch {
             out.output(Change::Settled);
         }
         if self.lines.is_empty() {
-            self.stage = Stage::Resting(now.mono.after(POLL));
-            return;
+            return self.copy_lock(now, out);
         }
         let tag = self.tag();
         self.stage = Stage::ReadingHistory(tag);
         out.disk(tag, vec![Op::Lock(Lock::Activation), Op::ReadTail { file: File::History, len: TAIL_BYTES }]);
+    }
+
+    /// Remakes `active-lock.json` when another lock is in force than it shows: at the start and after a change (SPEC 8).
+    fn copy_lock(&mut self, now: Now, out: &mut Outbox<'_, Change>) {
+        let wanted = self.in_force.as_ref().and_then(|slot| slot.lock.as_ref()).map(|lock| lock.fingerprint);
+        if self.copied == Some(wanted) {
+            self.stage = Stage::Resting(now.mono.after(POLL));
+            return;
+        }
+        self.copied = Some(wanted);
+        let tag = self.tag();
+        match wanted {
+            Some(fingerprint) => {
+                self.stage = Stage::ReadingLock(tag);
+                let len = u32::try_from(crate::lock::MAX_BYTES).unwrap_or(u32::MAX);
+                out.disk(tag, vec![Op::Read { file: File::Lock(fingerprint), at: 0, len }]);
+            }
+            None => {
+                self.stage = Stage::CopyingLock(tag);
+                out.disk(tag, vec![Op::Remove(File::ActiveLock)]);
+            }
+        }
+    }
+
+    /// The copy is for people: what is in force does not hang on it, and it is not tried again.
+    fn lock_not_copied(&mut self, now: Now, fault: &Fault, out: &mut Outbox<'_, Change>) {
+        out.note(
+            Note::new(Level::Warn, "active_lock_not_written")
+                .with("file", "telemetry/active-lock.json")
+                .with("cause", fault.kind.to_string()),
+        );
+        self.stage = Stage::Resting(now.mono.after(POLL));
     }
 
     fn on_disk(&mut self, now: Now, tag: Tag, completion: Completion, out: &mut Outbox<'_, Change>) {
@@ -229,6 +272,19 @@ impl Watch {
                 self.stage = Stage::Unlocking(tag);
                 out.disk(tag, vec![Op::Unlock(Lock::Activation)]);
             }
+            Stage::ReadingLock(mine) if mine == tag => match completion {
+                Ok(Done::Bytes(bytes)) => {
+                    let tag = self.tag();
+                    self.stage = Stage::CopyingLock(tag);
+                    out.disk(tag, disk::replace(Replaced::ActiveLock, bytes));
+                }
+                Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("activation: a read without bytes"),
+                Err(fault) => self.lock_not_copied(now, &fault, out),
+            },
+            Stage::CopyingLock(mine) if mine == tag => match completion {
+                Ok(_) => self.stage = Stage::Resting(now.mono.after(POLL)),
+                Err(fault) => self.lock_not_copied(now, &fault, out),
+            },
             Stage::Unlocking(mine) if mine == tag => self.stage = Stage::Resting(now.mono.after(POLL)),
             Stage::Resting(_)
             | Stage::Looking(_)
@@ -237,6 +293,8 @@ impl Watch {
             | Stage::Opening(..)
             | Stage::ReadingHistory(_)
             | Stage::WritingHistory(_)
+            | Stage::ReadingLock(_)
+            | Stage::CopyingLock(_)
             | Stage::Unlocking(_) => panic!("activation: an unexpected completion: {tag:?}"),
         }
     }
@@ -352,6 +410,8 @@ impl Watch {
             | Stage::Reading(..)
             | Stage::ReadingHistory(_)
             | Stage::WritingHistory(_)
+            | Stage::ReadingLock(_)
+            | Stage::CopyingLock(_)
             | Stage::Unlocking(_)) => {
                 self.stage = other;
                 return;

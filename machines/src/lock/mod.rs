@@ -4,6 +4,8 @@
 //! has two spellings. Only whitespace, the order of fields and escapes in strings may differ from text to text; the
 //! fingerprint does not see them.
 
+#[cfg(test)]
+mod property_tests;
 mod read;
 mod refusal;
 #[cfg(test)]

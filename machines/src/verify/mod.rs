@@ -12,7 +12,7 @@ mod hunt;
 mod layers;
 mod machine;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::string::String;
 use alloc::sync::Arc;

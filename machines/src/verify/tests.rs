@@ -238,6 +238,24 @@ fn options() -> Options {
     }
 }
 
+/// A release of this name, sequence and channels that went through the machine.
+pub(crate) fn verified(
+    name: &'static str,
+    sequence: u64,
+    channels: &[&str],
+    signed_at: &'static str,
+) -> Verified<Release> {
+    let (mut source, image) = Parts { lock: |_, _| None, ..Parts::default() }.publish();
+    let bundle = policy("1.2.3", ">=0.1.0");
+    let mut draft = draft(image, &bundle, sequence);
+    draft.name = name.into();
+    draft.channels = channels.iter().map(|channel| (*channel).into()).collect();
+    let lock = source.attach(media::LOCK, image, None, &Lock::new(draft).unwrap().to_bytes());
+    source.sign(lock, OURS, Layout::Simple, None);
+    source.sign(image, OURS, Layout::Simple, Some(signed_at));
+    run(&source, options()).end.unwrap().release.expect("a release")
+}
+
 /// How a run ended.
 #[derive(Debug)]
 struct Ended {

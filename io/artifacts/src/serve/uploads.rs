@@ -78,10 +78,8 @@ impl Drop for Upload {
 pub type InHand = OwnedMutexGuard<Upload>;
 
 /// An upload that no other request can reach.
-pub fn in_hand(upload: Upload) -> InHand {
-    let shared = Arc::new(tokio::sync::Mutex::new(upload));
-    // Nobody else has it.
-    shared.try_lock_owned().unwrap_or_else(|_| unreachable!("a new lock is free"))
+pub async fn in_hand(upload: Upload) -> InHand {
+    Arc::new(tokio::sync::Mutex::new(upload)).lock_owned().await
 }
 
 #[derive(Debug)]
@@ -170,31 +168,50 @@ impl Uploads {
 /// Takes a body into an upload until it ends. `most` is the size that the upload may come to. While one piece is hashed and
 /// written, the next is received.
 ///
-/// An upload that comes back is good, with a refusal too (the body broke off; what came stands). One that does not is lost.
+/// An upload that comes back is good, with a refusal too: the body broke off, and what came stands. Otherwise it is lost.
 pub async fn receive(
-    upload: InHand,
+    mut upload: InHand,
     mut body: Incoming,
     most: u64,
     idle: Duration,
 ) -> Result<(InHand, Result<(), Refusal>), Refusal> {
     let mut size = upload.size();
-    let mut spare = Vec::with_capacity(PIECE);
-    let mut free = Some(upload);
-    let mut writing = None;
-    loop {
-        let came = gather(&mut body, &mut spare, idle).await;
-        if let Some(job) = writing.take() {
-            let (upload, buffer, written) = tokio::task::JoinHandle::await_job(job).await?;
-            written.map_err(|error| Refusal::of_disk("write the upload", &error))?;
-            free = Some(upload);
-            // The piece just gathered goes on; the buffer that was written is gathered into next.
-            let gathered = std::mem::replace(&mut spare, buffer);
-            spare.clear();
-            writing = start(&mut free, gathered, &mut size, most)?;
-        } else {
-            let gathered = std::mem::replace(&mut spare, Vec::with_capacity(PIECE));
-            writing = start(&mut free, gathered, &mut size, most)?;
+    let (mut piece, mut spare) = (Vec::with_capacity(PIECE), Vec::new());
+    let mut more = gather(&mut body, &mut piece, idle).await;
+    while !piece.is_empty() {
+        size = size.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if size > most {
+            return Err(Refusal::new(Code::TooLarge, "the blob is longer than it may be here"));
         }
-        let _ = came;
+        // The job owns the upload: when the connection is gone it ends its piece all the same, and only then lets go.
+        let writing = spawn_blocking(move || {
+            let written = upload.write(&piece);
+            (upload, piece, written)
+        });
+        if matches!(more, Ok(true)) {
+            more = gather(&mut body, &mut spare, idle).await;
+        }
+        let (back, mut buffer, written) = writing.await.map_err(|error| lost(&io::Error::other(error)))?;
+        written.map_err(|error| lost(&error))?;
+        buffer.clear();
+        (upload, piece, spare) = (back, spare, buffer);
     }
+    Ok((upload, more.map(drop)))
+}
+
+fn lost(error: &io::Error) -> Refusal {
+    Refusal::of_disk("write the upload", error)
+}
+
+/// Gathers a piece; whether more may come.
+async fn gather(body: &mut Incoming, piece: &mut Vec<u8>, idle: Duration) -> Result<bool, Refusal> {
+    while piece.len() < PIECE {
+        match timeout(idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => piece.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            Ok(Some(Err(_))) => return Err(Refusal::new(Code::BlobUploadInvalid, "the body did not come whole")),
+            Ok(None) => return Ok(false),
+            Err(_) => return Err(Refusal::new(Code::Late, "nothing came for too long")),
+        }
+    }
+    Ok(true)
 }

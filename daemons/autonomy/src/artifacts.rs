@@ -1,0 +1,173 @@
+//! What the commands about images have in common.
+
+use std::path::Path;
+
+use io_artifacts::Fault;
+use io_artifacts::keys::{self, Password, PublicKeys};
+use io_artifacts::source::{Options, Transport};
+use machines::json::Value;
+use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Reference, Target};
+
+use crate::cli::{Access, Trust};
+use crate::config;
+use crate::failure::Failure;
+use crate::terminal;
+
+/// Runs what waits for files and registries.
+///
+/// # Errors
+/// Its own, and when the system gives no threads.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("the system gives no threads: {error}")))?;
+    let ended = runtime.block_on(work);
+    // What is still under way after a failure is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let message = fault.to_string();
+        match fault {
+            Fault::NotFound { .. } | Fault::Unreachable { .. } | Fault::Denied { .. } => Self::unreadable(message),
+            Fault::File { error, .. } => match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => Self::unreadable(message),
+                _ => Self::refused(message),
+            },
+            Fault::TooLong { .. } | Fault::Mismatch { .. } | Fault::Broken { .. } | Fault::Refused { .. } => {
+                Self::refused(message)
+            }
+        }
+    }
+}
+
+impl From<keys::Fault> for Failure {
+    fn from(fault: keys::Fault) -> Self {
+        let message = fault.to_string();
+        if matches!(fault, keys::Fault::Read { .. }) { Self::unreadable(message) } else { Self::refused(message) }
+    }
+}
+
+/// How places are opened.
+pub fn options(access: &Access) -> Options {
+    Options { ca: access.ca.clone(), ..Options::default() }
+}
+
+/// Opens the place of an image to read from it.
+pub async fn open(image: &Reference, access: &Access) -> Result<Transport, Failure> {
+    Ok(Transport::open(&image.place, &options(access)).await?)
+}
+
+/// An image, resolved: from here on it is its digest that is meant.
+pub struct Resolved {
+    /// The digest of its manifest's bytes.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Resolved {
+    /// How others refer to it.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.manifest.media_type(), self.digest, self.size)
+    }
+}
+
+/// Finds out which manifest is meant.
+///
+/// # Errors
+/// When it is not there, cannot be read, or is no manifest.
+pub async fn resolve(at: &Transport, target: &Target) -> Result<Resolved, Failure> {
+    let found = at.manifest(target, MAX_MANIFEST).await?;
+    let manifest = Manifest::parse(&found.bytes, found.media_type.as_deref())
+        .map_err(|refusal| Failure::refused(format!("{}: {refusal}", at.place())))?;
+    let size = u64::try_from(found.bytes.len()).unwrap_or(u64::MAX);
+    Ok(Resolved { digest: Digest::of(&found.bytes), manifest, size })
+}
+
+/// The manifest with this tag; `None` when there is none.
+pub async fn tagged(at: &Transport, tag: Option<String>) -> Result<Option<Resolved>, Failure> {
+    let Some(tag) = tag else { return Ok(None) };
+    match at.manifest(&Target::Tag(tag.clone()), MAX_MANIFEST).await {
+        Ok(_) => resolve(at, &Target::Tag(tag)).await.map(Some),
+        Err(fault) if fault.is_not_found() => Ok(None),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// The keys whose signatures count: those of the flags, or those of the configuration file. Where both name keys, each of
+/// the flags' has to be among the file's: a flag only tightens (SPEC 1).
+///
+/// # Errors
+/// 2 when nobody names a key; else when a key cannot be read, or is not among the file's.
+pub fn trusted(trust: &Trust, file: &config::File) -> Result<PublicKeys, Failure> {
+    let configured = file.cosign_keys.as_deref().map(PublicKeys::from_folder).transpose()?;
+    if trust.pubkey.is_empty() {
+        return configured.ok_or_else(|| {
+            Failure::usage("no key is trusted; give --pubkey FILE, or --config FILE with `cosign_keys` in [trust]")
+        });
+    }
+    let given = PublicKeys::from_files(&trust.pubkey)?;
+    if let Some(configured) = configured {
+        for (path, key) in given.iter() {
+            if !configured.iter().any(|(_, known)| known == key) {
+                return Err(Failure::refused(format!(
+                    "{}: is not among the keys of `trust.cosign_keys`; a flag can only narrow what the file trusts",
+                    path.display()
+                )));
+            }
+        }
+    }
+    Ok(given)
+}
+
+/// The password of a key that is there: `COSIGN_PASSWORD`, or asked for.
+///
+/// # Errors
+/// When there is nobody to ask.
+pub fn password_of(key: &Path) -> Result<Password, Failure> {
+    match Password::from_env() {
+        Some(password) => Ok(password),
+        None => terminal::ask_password(&format!("Password of {}: ", key.display())),
+    }
+}
+
+/// Parses `KEY=VALUE`.
+///
+/// # Errors
+/// When it is none, or a key comes twice.
+pub fn annotations(given: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+    let mut map = std::collections::BTreeMap::new();
+    for text in given {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| Failure::usage(format!("-a {text:?}: write KEY=VALUE")))?;
+        if map.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::usage(format!("-a {key}: is given twice")));
+        }
+    }
+    Ok(map)
+}
+
+/// A digest for JSON.
+pub fn digest(digest: &Digest) -> Value {
+    Value::from(digest.to_string())
+}
+
+/// What images for this machine run on, in Go's words.
+pub fn platform() -> (String, String) {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        same => same,
+    };
+    (std::env::consts::OS.to_owned(), architecture.to_owned())
+}

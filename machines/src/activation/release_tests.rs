@@ -1,0 +1,248 @@
+//! Verified releases and what is in force: floors, names, channels, records, and that nothing names what is not stored.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::disk::{FaultKind, File, Replaced};
+use crate::machine::{Entropy, Event};
+use crate::oci::Digest;
+use crate::policy::bundle::{self, BuildOptions};
+use crate::semver::Version;
+use crate::solo::{Files, Solo};
+use crate::verify::tests::verified;
+use crate::verify::{Release, Verified};
+use crate::work::{self, Compiled, Got};
+
+const FIRST: &str = "2025-10-01T00:00:00Z";
+const LATER: &str = "2025-11-01T00:00:00Z";
+
+fn runtime() -> Version {
+    Version::parse("0.1.0").unwrap()
+}
+
+fn operate(
+    files: &Files,
+    command: Command,
+    fail: Option<(usize, FaultKind)>,
+) -> (Files, Result<Report, String>, String) {
+    let mut loader = Solo::new(Loader::new(command, runtime()), files.clone());
+    loader.event(Event::Start(Entropy([3; 32])));
+    loop {
+        if let Some((tag, work::Op::OpenBundle(bytes))) = loader.works.pop_front() {
+            let opened = bundle::open(&bytes).map_err(|refusal| refusal.to_string());
+            loader.event(Event::Work(tag, Got::Opened(opened.map(|b| (Arc::new(b), Compiled(Arc::new(())))))));
+        }
+        let unlock = crate::disk::Op::Unlock(crate::disk::Lock::Activation);
+        if loader.chains.front().is_some_and(|(_, chain)| chain.contains(&unlock)) {
+            loader.fail = fail;
+        }
+        if !loader.step() && loader.works.is_empty() {
+            break;
+        }
+    }
+    let said = loader.outputs.pop().expect("an end");
+    (loader.files, said, loader.transcript)
+}
+
+fn activate(files: &Files, release: Verified<Release>, terms: Terms) -> (Files, Result<Report, String>) {
+    let (files, said, _) = operate(files, Command::Activate { release: Box::new(release), terms }, None);
+    (files, said)
+}
+
+fn in_force(files: &Files) -> Activation {
+    Activation::parse(&files[&File::Activation]).unwrap()
+}
+
+fn history(files: &Files) -> Vec<String> {
+    let bytes = &files[&File::History];
+    history::verify(bytes).unwrap();
+    let lines = core::str::from_utf8(bytes).unwrap().lines();
+    lines
+        .map(|line| {
+            let value = json::parse(line.as_bytes(), &json::Limits::default()).unwrap();
+            value.get("event").and_then(Value::as_str).unwrap().to_string()
+        })
+        .collect()
+}
+
+fn plain_bundle(version: &str) -> Vec<u8> {
+    let files = BTreeMap::from([("p.rego".to_string(), b"package autonomy\n".to_vec())]);
+    bundle::build(&files, &BuildOptions { version: version.into(), ..BuildOptions::default() }).unwrap()
+}
+
+#[test]
+fn an_activation_stores_first_and_names_last() {
+    let release = verified("agent", 7, &[], LATER);
+    let (files, said, transcript) =
+        operate(&Files::new(), Command::Activate { release: Box::new(release.clone()), terms: Terms::default() }, None);
+    let report = said.unwrap();
+    let release = release.get();
+    assert_eq!(report.bundle.as_deref(), Some(&*release.bundle));
+    let activation = in_force(&files);
+    assert_eq!(activation, report.activation);
+    let lock = activation.current.as_ref().unwrap().lock.as_ref().unwrap();
+    assert_eq!(*lock, LockSlot::of(release));
+    assert_eq!(activation.floors, [("agent".to_string(), 7)].into());
+    assert_eq!(activation.time_floor, Some(release.signed_at));
+    assert_eq!(files[&File::Bundle(release.bundle.digest)], release.bundle_bytes);
+    assert_eq!(files[&File::Lock(lock.fingerprint)], release.lock_bytes);
+    let record = Record::parse(&files[&File::Verified(release.bundle.digest)]).unwrap();
+    assert_eq!((record.bundle, &record.lock), (release.bundle.digest, lock));
+    assert_eq!(history(&files), ["activate"]);
+    // Each file is durable before the one that names it.
+    let at = |words: &str| transcript.find(words).unwrap_or_else(|| panic!("{words} in {transcript}"));
+    let activation = at("Put .activation.json.tmp");
+    for before in [
+        alloc::format!("SyncDir({:?})", crate::disk::Dir::Bundles),
+        alloc::format!("SyncDir({:?})", crate::disk::Dir::Locks),
+        alloc::format!("SyncDir({:?})", crate::disk::Dir::Verified),
+        "Sync(History)".to_string(),
+    ] {
+        assert!(at(&before) < activation, "{before}: {transcript}");
+    }
+    assert!(transcript.contains(&alloc::format!("Temp({:?})", Replaced::Activation)));
+}
+
+#[test]
+fn p19_u01_a_sequence_below_the_floor_is_refused_also_with_another_lock_between() {
+    let (files, _) = activate(&Files::new(), verified("agent", 7, &[], LATER), Terms::default());
+    let before = in_force(&files);
+    let (files, said) = activate(&files, verified("agent", 6, &[], LATER), Terms::default());
+    let words = said.unwrap_err();
+    assert!(words.starts_with("rollback: sequence 6 of `agent` is below its floor 7"), "{words}");
+    assert_eq!(in_force(&files), before, "as before");
+    assert_eq!(history(&files), ["activate", "refused"]);
+    // The same sequence again, and a higher one.
+    let (files, said) = activate(&files, verified("agent", 7, &[], LATER), Terms::default());
+    assert!(said.is_ok());
+    let (files, said) = activate(&files, verified("agent", 9, &[], FIRST), Terms::default());
+    assert_eq!(said.unwrap().activation.floors["agent"], 9);
+    assert_eq!(in_force(&files).time_floor, before.time_floor, "an earlier signature does not set the time back");
+    // A policy that an operator loads by itself keeps the floor, and so does a rollback.
+    let load = Command::Load { bytes: plain_bundle("3.0.0"), require_verified: false };
+    let (files, said, _) = operate(&files, load, None);
+    assert_eq!(said.unwrap().activation.current.unwrap().lock, None);
+    let (files, said) = activate(&files, verified("agent", 8, &[], LATER), Terms::default());
+    assert!(said.unwrap_err().starts_with("rollback: "));
+    // The operator's way out, recorded.
+    let reset = |name: &str| Command::ResetFloor { name: name.into(), time: false, reason: "wrong sequence".into() };
+    let (files, said, _) = operate(&files, reset("other"), None);
+    assert!(said.unwrap_err().contains("there is no floor of `other` (floors of locks: agent)"));
+    let (files, said, _) = operate(&files, reset("agent"), None);
+    assert!(said.unwrap().activation.floors.is_empty());
+    let (files, said) = activate(&files, verified("agent", 8, &[], LATER), Terms::default());
+    assert!(said.is_ok());
+    assert!(history(&files).contains(&"floor_reset".to_string()));
+}
+
+#[test]
+fn u06_a_release_of_another_name_fingerprint_or_channel_is_refused() {
+    let (files, _) = activate(&Files::new(), verified("agent", 7, &[], LATER), Terms::default());
+    let terms = |name: Option<&str>, channel: Option<&str>| Terms {
+        name: name.map(Into::into),
+        channel: channel.map(Into::into),
+        fingerprint: None,
+    };
+    let code = |release: Verified<Release>, terms: Terms| {
+        let (after, said) = activate(&files, release, terms);
+        let words = said.map_or_else(|words| words, |_| "taken".into());
+        assert_eq!(words == "taken", after[&File::Activation] != files[&File::Activation], "{words}");
+        words.split(':').next().unwrap().to_string()
+    };
+    let other = |sequence| verified("other", sequence, &["stable", "beta"], LATER);
+    assert_eq!(code(other(9), Terms::default()), "wrong_name", "the first one pinned it");
+    assert_eq!(code(other(9), terms(Some("other"), None)), "taken", "configured");
+    assert_eq!(code(verified("agent", 9, &[], LATER), terms(Some("other"), None)), "wrong_name");
+    assert_eq!(code(other(9), terms(Some("other"), Some("beta"))), "taken");
+    assert_eq!(code(other(9), terms(Some("other"), Some("edge"))), "wrong_channel");
+    assert_eq!(code(verified("agent", 9, &[], LATER), terms(None, Some("edge"))), "taken", "a lock for every channel");
+    let announced = Terms { fingerprint: Some(Hash32([1; 32])), ..Terms::default() };
+    assert_eq!(code(verified("agent", 9, &[], LATER), announced), "wrong_fingerprint");
+    let release = verified("agent", 9, &[], LATER);
+    let announced = Terms { fingerprint: Some(release.get().lock.fingerprint), ..Terms::default() };
+    assert_eq!(code(release, announced), "taken");
+}
+
+#[test]
+fn require_verified_takes_a_bundle_only_with_its_record() {
+    let release = verified("agent", 7, &[], LATER);
+    let bytes = release.get().bundle_bytes.clone();
+    let load = |files: &Files, bytes: &[u8]| {
+        let command = Command::Load { bytes: bytes.to_vec(), require_verified: true };
+        let (files, said, _) = operate(files, command, None);
+        (files, said)
+    };
+    let (_, said) = load(&Files::new(), &bytes);
+    assert!(said.unwrap_err().contains("did not pass the four steps on this node"));
+    // Imported: known, and nothing is in force yet.
+    let (files, said, _) = operate(&Files::new(), Command::Remember { release: Box::new(release) }, None);
+    let activation = said.unwrap().activation;
+    assert!(activation.current.is_none() && activation.floors.is_empty() && activation.time_floor.is_some());
+    assert_eq!(history(&files), ["verified"]);
+    let (loaded, said) = load(&files, &bytes);
+    let current = said.unwrap().activation.current.unwrap();
+    assert_eq!(current.lock.map(|lock| lock.sequence), Some(7), "it comes with its lock");
+    assert!(load(&files, &plain_bundle("1.0.0")).1.is_err(), "another bundle");
+    // Below the floor that was set meanwhile.
+    let (newer, _) = activate(&loaded, verified("agent", 9, &[], LATER), Terms::default());
+    let mut older = newer.clone();
+    let record = Record::parse(&loaded[&File::Verified(*Digest::of(&bytes).hash())]).unwrap();
+    older.insert(File::Verified(*Digest::of(&bytes).hash()), record.to_bytes());
+    assert!(load(&older, &bytes).1.unwrap_err().starts_with("rollback: "));
+    // A rotten record admits nothing.
+    let mut rotten = files.clone();
+    rotten.get_mut(&File::Verified(*Digest::of(&bytes).hash())).unwrap()[20] ^= 1;
+    assert!(load(&rotten, &bytes).1.is_err());
+}
+
+#[test]
+fn s26_a_failure_at_any_operation_leaves_the_old_or_the_new_and_what_it_names() {
+    let (files, _) = activate(&Files::new(), verified("agent", 7, &[], FIRST), Terms::default());
+    let before = files[&File::Activation].clone();
+    let (mut refused, mut done) = (0, 0);
+    for step in 0..64 {
+        let command =
+            Command::Activate { release: Box::new(verified("agent", 8, &[], LATER)), terms: Terms::default() };
+        let (after, said, _) = operate(&files, command, Some((step, FaultKind::NoSpace)));
+        let activation = in_force(&after);
+        if after[&File::Activation] == before {
+            refused += 1;
+            assert!(said.is_err(), "step {step}");
+        } else {
+            done += 1;
+            let lock = activation.current.as_ref().unwrap().lock.clone().unwrap();
+            assert_eq!(lock.sequence, 8);
+            assert!(after.contains_key(&File::Lock(lock.fingerprint)));
+        }
+        for slot in activation.current.iter().chain(&activation.lkg) {
+            assert!(after.contains_key(&File::Bundle(slot.bundle)), "step {step}");
+        }
+    }
+    assert!(refused >= 12 && done >= 2, "{refused} {done}");
+}
+
+#[test]
+fn going_back_below_the_floor_of_a_lock_wants_a_reason() {
+    let (files, _) = activate(&Files::new(), verified("agent", 7, &[], FIRST), Terms::default());
+    let load = Command::Load { bytes: plain_bundle("3.0.0"), require_verified: false };
+    let (files, _, _) = operate(&files, load, None);
+    let (files, said, _) = operate(&files, Command::Rollback { below_floor: None }, None);
+    let current = said.unwrap().activation.current.unwrap();
+    assert_eq!(current.lock.map(|lock| lock.sequence), Some(7), "the lock comes back with its policy");
+    // Its floor went up meanwhile.
+    let mut raised = in_force(&files);
+    raised.floors.insert("agent".into(), 9);
+    raised.lkg = raised.current.clone();
+    raised.current = Some(Slot::of(&bundle::open(&plain_bundle("3.0.0")).unwrap()));
+    let mut files = files;
+    files.insert(File::Activation, raised.to_bytes());
+    let (files, said, _) = operate(&files, Command::Rollback { below_floor: None }, None);
+    assert!(said.unwrap_err().contains("--below-floor --reason TEXT"));
+    let (_, said, _) = operate(&files, Command::Rollback { below_floor: Some("needed".into()) }, None);
+    let activation = said.unwrap().activation;
+    assert_eq!((activation.current.unwrap().lock.unwrap().sequence, activation.floors["agent"]), (7, 9));
+}
