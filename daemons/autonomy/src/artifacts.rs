@@ -1,12 +1,12 @@
 //! What the commands about images have in common.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use io_artifacts::Fault;
 use io_artifacts::keys::{self, Password, PublicKeys};
-use io_artifacts::source::{Options, Transport};
+use io_artifacts::source::{Credentials, Options, Transport};
 use machines::json::Value;
-use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Reference, Target};
+use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Place, Reference, Target};
 
 use crate::cli::{Access, Trust};
 use crate::config;
@@ -52,14 +52,40 @@ impl From<keys::Fault> for Failure {
     }
 }
 
-/// How places are opened.
-pub fn options(access: &Access) -> Options {
-    Options { ca: access.ca.clone(), ..Options::default() }
+/// How a place is opened. Credentials are looked for where they are of use.
+fn options(place: &Place, access: &Access) -> Result<Options, Failure> {
+    let credentials = match (place, &access.authfile) {
+        (Place::Layout(_) | Place::Archive(_), _) => Credentials::default(),
+        (Place::Registry { .. }, Some(file)) => Credentials::read(file)?,
+        (Place::Registry { .. }, None) => match docker_config().filter(|file| file.exists()) {
+            Some(file) => Credentials::read(&file)?,
+            None => Credentials::default(),
+        },
+    };
+    Ok(Options {
+        ca: access.ca.clone(),
+        plain_http: access.plain_http,
+        credentials,
+        token_hosts: access.token_hosts.clone(),
+        ..Options::default()
+    })
+}
+
+/// Where Docker and what follows it keep credentials.
+fn docker_config() -> Option<PathBuf> {
+    let folder = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let docker = folder("DOCKER_CONFIG").or_else(|| folder("HOME").map(|home| home.join(".docker")))?;
+    Some(docker.join("config.json"))
 }
 
 /// Opens the place of an image to read from it.
 pub async fn open(image: &Reference, access: &Access) -> Result<Transport, Failure> {
-    Ok(Transport::open(&image.place, &options(access)).await?)
+    Ok(Transport::open(&image.place, &options(&image.place, access)?).await?)
+}
+
+/// Opens the place of an image to write to it; a layout or an archive that is not there is made.
+pub async fn create(image: &Reference, access: &Access) -> Result<Transport, Failure> {
+    Ok(Transport::create(&image.place, &options(&image.place, access)?).await?)
 }
 
 /// An image, resolved: from here on it is its digest that is meant.

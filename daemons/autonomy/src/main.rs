@@ -1,16 +1,24 @@
 //! The `autonomy` command: parses flags and configuration, builds the wiring, calls `io`; it decides nothing.
 
+mod artifacts;
 mod background;
+mod bundle;
 mod bundles;
 mod cli;
 mod config;
 mod failure;
+mod keys;
+mod lock;
+mod oci;
 mod output;
 mod policy;
+mod release;
 mod run;
 mod runtime;
 mod settings;
 mod telemetry;
+mod terminal;
+mod verify;
 mod wal;
 
 use std::process::ExitCode;
@@ -23,6 +31,12 @@ fn main() -> ExitCode {
         cli::Command::Runtime(cli::RuntimeCommand::Start(args)) => runtime::start(&args),
         cli::Command::Run(args) => run::run(&args),
         cli::Command::Policy(command) => policy::dispatch(command, cli.output),
+        cli::Command::Verify(args) => verify::verify(&args, cli.output),
+        cli::Command::Lock(command) => lock::dispatch(command, cli.output),
+        cli::Command::Keys(command) => keys::dispatch(command, cli.output),
+        cli::Command::Oci(command) => oci::dispatch(command, cli.output),
+        cli::Command::Bundle(command) => bundle::dispatch(command, cli.output),
+        cli::Command::Release(command) => release::dispatch(command, cli.output),
         cli::Command::Wal(command) => wal::dispatch(command, cli.output),
         cli::Command::Telemetry(command) => telemetry::dispatch(command, cli.output),
         cli::Command::Version => version(cli.output),

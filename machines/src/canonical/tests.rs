@@ -114,8 +114,8 @@ fn rfc_8785_numbers() {
 #[test]
 fn rfc_8785_half_way_digits_are_even() {
     for (x, want) in [
-        (1_424_953_923_781_206.25, "1424953923781206.2"),
-        (-1_424_953_923_781_206.25, "-1424953923781206.2"),
+        (f64::from_bits(0x4314_3ff3_c1cb_0959), "1424953923781206.2"),
+        (f64::from_bits(0xc314_3ff3_c1cb_0959), "-1424953923781206.2"),
         (2_f64.powi(-25), "2.9802322387695312e-8"),
         (2_f64.powi(-24), "5.960464477539063e-8"),
         // Rounded to as many digits this would be ..01, which is another number.

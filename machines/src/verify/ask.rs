@@ -69,6 +69,13 @@ pub enum SourceFault {
         /// Bytes or entries allowed.
         max: u64,
     },
+    /// It has other bytes than its digest says. A driver that looks may say so; the machine looks in any case.
+    Mismatch {
+        /// What was asked for.
+        want: Digest,
+        /// What came.
+        got: Digest,
+    },
 }
 
 impl fmt::Display for SourceFault {
@@ -77,6 +84,7 @@ impl fmt::Display for SourceFault {
             Self::NotFound => f.write_str("it is not there"),
             Self::Unreachable(words) | Self::Denied(words) => f.write_str(words),
             Self::TooLong { max } => write!(f, "it is longer than {max}"),
+            Self::Mismatch { want, got } => write!(f, "want {want}, got the bytes of {got}"),
         }
     }
 }

@@ -118,13 +118,19 @@ impl Attached {
             (_, Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Denied(_)))) => return Err(fault),
             // A tag that is not there is no attachment.
             (Pending::Manifest(_, None), Err(SourceFault::NotFound)) => {}
-            (Pending::Manifest(kind, wanted), Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. }))) => {
+            (
+                Pending::Manifest(kind, wanted),
+                Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })),
+            ) => {
                 self.unreadable(kind, wanted.unwrap_or(self.image), fault.to_string());
             }
             (Pending::Manifest(kind, wanted), Ok(Answer::Manifest { media_type, bytes, .. })) => {
                 self.manifest(kind, wanted, media_type.as_deref(), &bytes, ask);
             }
-            (Pending::Lock(manifest, _), Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. }))) => {
+            (
+                Pending::Lock(manifest, _),
+                Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })),
+            ) => {
                 self.unreadable(Kind::Lock, manifest, fault.to_string());
             }
             (Pending::Lock(manifest, descriptor), Ok(Answer::Bytes(bytes))) => self.lock(manifest, &descriptor, bytes),

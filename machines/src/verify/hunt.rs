@@ -69,6 +69,8 @@ pub(super) struct Hunt {
     valid: Vec<Valid>,
     /// Why those that do not count do not, each once.
     reasons: BTreeSet<String>,
+    /// Why what refers to the manifest is not known: then nothing can be said to be missing, nor to be all.
+    unlisted: Option<String>,
     /// What else refers to the manifest.
     pub(super) others: Vec<Descriptor>,
 }
@@ -82,6 +84,7 @@ impl Hunt {
             taken: 0,
             valid: Vec::new(),
             reasons: BTreeSet::new(),
+            unlisted: None,
             others: Vec::new(),
         };
         let at = Target::Tag(tags::signature(&subject));
@@ -107,6 +110,9 @@ impl Hunt {
 
     /// The newest signature that counts, or why there is none.
     pub(super) fn verdict(&self, what: &str) -> Result<Valid, String> {
+        if let Some(why) = &self.unlisted {
+            return Err(alloc::format!("what refers to the {what} {} cannot be listed: {why}", self.subject));
+        }
         let newest = self.valid.iter().max_by_key(|valid| match &valid.signed_at {
             Some(SignedAt::At(at)) => Some(*at),
             Some(SignedAt::Unreadable(_)) | None => None,
@@ -135,7 +141,7 @@ impl Hunt {
         let answer = match answer {
             Ok(answer) => answer,
             Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Denied(_))) => return Err(fault),
-            Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. })) => {
+            Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })) => {
                 self.missing(&pending, &fault);
                 return Ok(());
             }
@@ -181,7 +187,8 @@ impl Hunt {
     fn missing(&mut self, pending: &Pending, fault: &SourceFault) {
         match (pending, fault) {
             (Pending::SimpleManifest | Pending::Referrers, SourceFault::NotFound) => {}
-            (Pending::SimpleManifest | Pending::Referrers | Pending::BundleManifest(_), _) => {
+            (Pending::Referrers, _) => self.unlisted = Some(fault.to_string()),
+            (Pending::SimpleManifest | Pending::BundleManifest(_), _) => {
                 self.does_not_count(&alloc::format!("a list of signatures: {fault}"));
             }
             (Pending::Payload(..) | Pending::Bundle(_) | Pending::Check(_), _) => {

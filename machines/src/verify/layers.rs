@@ -69,7 +69,7 @@ impl Layers {
         };
         match (pending, answer) {
             (_, Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Denied(_)))) => Err(fault),
-            (_, Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. }))) => {
+            (_, Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. }))) => {
                 Ok(Err(alloc::format!("{what}, a part of the image: {fault}")))
             }
             (Pending::Child(want), Ok(Answer::Manifest { media_type, bytes, .. })) => {

@@ -169,7 +169,7 @@ impl Verify {
         let (media_type, named, bytes) = match answer {
             Ok(Answer::Manifest { media_type, digest, bytes }) => (media_type, digest, bytes),
             Ok(other) => panic!("verify: {other:?} is no manifest"),
-            Err(fault @ SourceFault::TooLong { .. }) => {
+            Err(fault @ (SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })) => {
                 return self.fail(alloc::format!("the manifest of {reference}: {fault}"), out);
             }
             Err(fault @ SourceFault::NotFound) => {
@@ -334,7 +334,7 @@ impl Verify {
                 Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Denied(_))) => {
                     return self.unreachable(&fault, out);
                 }
-                Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. })) => {
+                Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })) => {
                     return self.fail(alloc::format!("the policy bundle: {fault}"), out);
                 }
             }

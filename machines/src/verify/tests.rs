@@ -379,7 +379,11 @@ fn no_order_of_answers_and_no_fault_of_the_source_makes_a_difference() {
             let ended = run_with(&source, options(), TODAY, |_| 0, Some((n, fault)));
             assert!(matches!(ended.end, Err(Failed::Source(_))), "ask {n}: {:?}", ended.end);
         }
-        for fault in [SourceFault::NotFound, SourceFault::TooLong { max: 1 }] {
+        let mismatch = SourceFault::Mismatch { want: Digest::of(b"a"), got: Digest::of(b"b") };
+        for fault in [SourceFault::NotFound, SourceFault::TooLong { max: 1 }, mismatch] {
+            let listing =
+                matches!(ended.end, Err(Failed::Step(Step::Signature, ref why)) if why.contains("cannot be listed"));
+            assert!(!listing || ended.asks < total);
             // The same thing may be found another way; what passes is whole all the same.
             let ended = run_with(&source, options(), TODAY, |_| 0, Some((n, fault)));
             if let Ok(passed) = ended.end {

@@ -51,8 +51,12 @@ cosign are written: `cosign verify --key cosign.pub --insecure-ignore-tlog` and 
     /// Say what an image is and what is attached to it. Nothing of it is verified.
     Inspect(OciInspect),
     /// Serve a folder as a registry: pull, push, referrers.
-    #[command(after_help = "Example:
-  autonomy oci serve --listen 127.0.0.1:5000 --dir ./registry")]
+    #[command(after_help = "Examples:
+  autonomy oci serve --listen 127.0.0.1:5000 --dir ./registry
+  autonomy oci serve --listen 10.0.0.5:5000 --dir /srv/registry --token-file token --host registry.internal
+  autonomy oci serve --dir /media/stick/registry --read-only
+
+Plain HTTP; beyond loopback put a proxy with TLS before it. The token is the password of `docker login`.")]
     Serve(OciServe),
 }
 
@@ -191,4 +195,16 @@ pub struct OciServe {
     /// A name that it is reached by, beside its address and loopback names; may repeat
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
+    /// File with the token that writing needs; required on any address but loopback, unless --read-only
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Reading needs the token too
+    #[arg(long, requires = "token_file")]
+    pub private: bool,
+    /// Take nothing in; the folder may lie on a medium that cannot be written
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let tags, manifests and blobs be deleted
+    #[arg(long)]
+    pub deletes: bool,
 }

@@ -20,6 +20,15 @@ pub struct Access {
     /// Certificates (PEM) that a registry's certificate must lead to [default: those of the public authorities]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// Speak plain HTTP beyond loopback, without credentials
+    #[arg(long)]
+    pub plain_http: bool,
+    /// A Docker configuration file with credentials [default: $DOCKER_CONFIG/config.json, else ~/.docker/config.json]
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub authfile: Option<PathBuf>,
+    /// A host that a registry's credentials may be sent to for a token; may repeat
+    #[arg(long = "token-host", value_name = "HOST")]
+    pub token_hosts: Vec<String>,
 }
 
 /// Whose signatures count, and how old they may be.

@@ -12,7 +12,7 @@ use machines::oci::{
 use machines::policy::bundle::MAX_PACKED;
 use machines::verify::MAX_REFERRERS;
 
-use crate::artifacts::{self, Resolved, block_on, open, options, resolve};
+use crate::artifacts::{self, Resolved, block_on, create, open, resolve};
 use crate::cli;
 use crate::failure::{Ended, Failure};
 use crate::lock as locks;
@@ -143,7 +143,7 @@ pub async fn writable(image: &Reference, access: &cli::Access) -> Result<Transpo
     if !matches!(image.place, Place::Registry { .. }) {
         open(image, access).await?;
     }
-    Ok(Transport::create(&image.place, &options(access)).await?)
+    create(image, access).await
 }
 
 /// The tag beside which an image's attachments lie: the one that it was named by. In a layout or archive of one image, the

@@ -5,12 +5,11 @@ use std::fs::File;
 use std::path::Path;
 
 use io_artifacts::blob::{Blob, Discard};
-use io_artifacts::source::Transport;
 use machines::json::Value;
 use machines::oci::{Descriptor, Image, Target, media};
 
 use super::pack;
-use crate::artifacts::{self, block_on, options};
+use crate::artifacts::{self, block_on, create};
 use crate::cli;
 use crate::failure::{Ended, Failure};
 use crate::output::{Output, object};
@@ -38,7 +37,7 @@ pub fn push(args: &cli::OciPush, output: Output) -> Ended {
         annotations,
     };
     let digest = block_on(async {
-        let to = Transport::create(&args.to.place, &options(&args.access)).await?;
+        let to = create(&args.to, &args.access).await?;
         for (descriptor, blob) in &layers {
             if !to.has_blob(descriptor).await? {
                 to.put_blob(descriptor, blob).await?;
