@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use io_drive::disk::PolicyLayout;
 use machines::wal::OnFull;
 
+use crate::cli::{PolicyPlace, STATE_ROOT};
 use crate::failure::Failure;
 use crate::settings::{Document, parse_span};
 
@@ -114,6 +116,13 @@ impl File {
         faults.extend(odd);
         if faults.is_empty() { Ok(file) } else { Err(faults) }
     }
+}
+
+/// Where a node's policy is: as the flags say, else as the file says.
+#[must_use]
+pub fn layout(place: &PolicyPlace, file: &File) -> PolicyLayout {
+    let root = place.state_root.as_deref().or(file.state_root.as_deref()).unwrap_or_else(|| Path::new(STATE_ROOT));
+    PolicyLayout::new(root, place.policy_dir.as_deref())
 }
 
 /// Whether strict mode is on: by the file, by a flag, or by `AUTONOMY_STRICT_MODE`, which is on for every value but

@@ -6,16 +6,20 @@ use std::path::Path;
 use io_drive::disk::PolicyLayout;
 use io_node::policies::Limits;
 use io_policy::Outcome;
-use machines::activation::{Activation, Command, Report, Slot};
+use machines::activation::{Activation, Command, LockSlot, Report, Slot, Terms};
 use machines::json::{self, Value};
+use machines::oci::Reference;
 use machines::policy::bundle::{self, BuildOptions, Bundle};
 use machines::policy::verdict::{EvaluationFault, Verdict, decide};
+use machines::verify::Failed;
 
+use crate::artifacts::{self, block_on, trusted};
 use crate::bundles::{self, Files};
 use crate::cli::{self, Policy, PolicyPlace};
 use crate::config;
 use crate::failure::{Ended, Failure};
 use crate::output::{Output, object, print, sha256};
+use crate::verify;
 
 /// Runs one of the commands.
 pub fn dispatch(command: Policy, output: Output) -> Ended {
@@ -60,10 +64,19 @@ fn build(args: &cli::Build, output: Output) -> Ended {
 }
 
 fn load(args: &cli::Load, output: Output) -> Ended {
-    let file = config::File::read(args.config.as_deref())?;
-    let bytes = bundles::read_bundle(&args.bundle)?;
-    let command = Command::Load { bytes, require_verified: file.require_verified };
-    let report = match bundles::change(layout(&args.place), command)? {
+    let file = config::File::read(args.trust.config.as_deref())?;
+    let command = match (&args.bundle, &args.image) {
+        (Some(bundle), _) => {
+            Ok(Command::Load { bytes: bundles::read_bundle(bundle)?, require_verified: file.require_verified })
+        }
+        (None, Some(image)) => verified(args, image, &file)?,
+        (None, None) => return Err(Failure::usage("policy load: give --bundle FILE, or --image REF")),
+    };
+    let changed = match command {
+        Ok(command) => bundles::change(config::layout(&args.place, &file), command)?,
+        Err(reason) => Err(reason),
+    };
+    let report = match changed {
         Ok(report) => report,
         Err(reason) => return rejected("policy load: REJECTED — ", &reason, output),
     };
@@ -79,6 +92,27 @@ fn load(args: &cli::Load, output: Output) -> Ended {
         ])
     })?;
     Ok(0)
+}
+
+/// The activation of an image's release, when all four steps pass; the inner error is the step that does not.
+///
+/// # Errors
+/// When the image cannot be reached or read, or no key is trusted.
+fn verified(args: &cli::Load, image: &Reference, file: &config::File) -> Result<Result<Command, String>, Failure> {
+    let keys = trusted(&args.trust, file)?;
+    let options = verify::options(image, &args.trust, &args.place, file, verify::Terms::ACTIVATION)?;
+    let ended = block_on(async {
+        let source = artifacts::open(image, &args.access).await?;
+        Ok(verify::four_steps(&source, options, &keys, |_, _| {}).await)
+    })?;
+    match ended {
+        Ok(passed) => {
+            let terms = Terms { name: file.node_name.clone(), ..Terms::default() };
+            Ok(verify::release(passed).map(|release| Command::Activate { release, terms }))
+        }
+        Err(failed @ Failed::Step(..)) => Ok(Err(failed.to_string())),
+        Err(Failed::Source(words)) => Err(Failure::unreadable(words)),
+    }
 }
 
 fn rollback(args: &cli::Rollback, output: Output) -> Ended {
@@ -107,7 +141,7 @@ fn asked_for(report: &Report) -> Result<&Bundle, Failure> {
 }
 
 /// A refusal is the command's result as well as its failure: the line goes to stderr, an object to stdout.
-fn rejected(marker: &str, reason: &str, output: Output) -> Ended {
+pub fn rejected(marker: &str, reason: &str, output: Output) -> Ended {
     if output == Output::Json {
         print(&object([("rejected", Value::from(reason))]).to_text())?;
     }
@@ -116,22 +150,28 @@ fn rejected(marker: &str, reason: &str, output: Output) -> Ended {
 }
 
 fn status(place: &PolicyPlace, output: Output) -> Ended {
-    let path = layout(place).activation.join("activation.json");
-    let activation = match std::fs::read(&path) {
-        Ok(bytes) => Activation::parse(&bytes)
-            .map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display())))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Activation::default(),
-        Err(error) => return Err(Failure::unreadable(format!("{}: {error}", path.display()))),
-    };
+    let activation = activation(&layout(place))?;
     let line = |slot: &Option<Slot>| {
         slot.as_ref().map_or_else(
             || "none".to_owned(),
             |s| format!("{} {} (sequence {}) sha256:{}", s.name, s.version, s.sequence, s.bundle_hash),
         )
     };
-    let mut text = format!("active: {}\nlast known good: {}", line(&activation.current), line(&activation.lkg));
+    let lock = activation.current.as_ref().and_then(|current| current.lock.as_ref());
+    let of_lock = |lock: &LockSlot| {
+        format!("{} {} (sequence {}) blake3:{}", lock.name, lock.version, lock.sequence, lock.fingerprint)
+    };
+    let mut text = format!("active: {}", line(&activation.current));
+    text.push_str(&format!("\nlock: {}", lock.map_or_else(|| "none".to_owned(), of_lock)));
+    if let Some(lock) = lock {
+        text.push_str(&format!("\nimage: {} signed at {}", lock.image, lock.signed_at));
+    }
+    text.push_str(&format!("\nlast known good: {}", line(&activation.lkg)));
     for (name, floor) in &activation.floors {
         text.push_str(&format!("\nfloor: {name} {floor}"));
+    }
+    if let Some(floor) = activation.time_floor {
+        text.push_str(&format!("\ntime floor: {floor}"));
     }
     output.print(&text, || {
         let floors = activation.floors.iter().map(|(name, floor)| (name.clone(), Value::from(*floor)));
@@ -139,9 +179,37 @@ fn status(place: &PolicyPlace, output: Output) -> Ended {
             ("active", slot(activation.current.as_ref())),
             ("lkg", slot(activation.lkg.as_ref())),
             ("floors", Value::Object(floors.collect())),
+            ("lock", lock.map_or(Value::Null, lock_slot)),
+            ("time_floor", activation.time_floor.map_or(Value::Null, |floor| Value::from(floor.to_string()))),
         ])
     })?;
     Ok(0)
+}
+
+/// What is in force on a node; nothing, where nothing ever was.
+///
+/// # Errors
+/// When `activation.json` is there and cannot be read or is damaged.
+pub fn activation(layout: &PolicyLayout) -> Result<Activation, Failure> {
+    let path = layout.activation.join("activation.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => Activation::parse(&bytes)
+            .map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Activation::default()),
+        Err(error) => Err(Failure::unreadable(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A lock in force, for JSON.
+fn lock_slot(lock: &LockSlot) -> Value {
+    object([
+        ("fingerprint", Value::from(format!("blake3:{}", lock.fingerprint))),
+        ("name", Value::from(lock.name.as_str())),
+        ("version", Value::from(lock.version.as_str())),
+        ("sequence", Value::from(lock.sequence)),
+        ("image", artifacts::digest(&lock.image)),
+        ("signed_at", Value::from(lock.signed_at.to_string())),
+    ])
 }
 
 fn test(dir: &Path, output: Output) -> Ended {
@@ -288,7 +356,7 @@ fn input(args: &cli::Eval) -> Result<Value, Failure> {
 }
 
 fn layout(place: &PolicyPlace) -> PolicyLayout {
-    PolicyLayout::new(&place.state_root, place.policy_dir.as_deref())
+    config::layout(place, &config::File::default())
 }
 
 fn slot(slot: Option<&Slot>) -> Value {

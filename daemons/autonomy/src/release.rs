@@ -1,11 +1,11 @@
 //! `autonomy release …`
 
-use io_drive::disk::PolicyLayout;
 use machines::activation::Command;
 use machines::json::Value;
 
 use crate::bundles;
 use crate::cli::{self, Floor, Release};
+use crate::config;
 use crate::failure::{Ended, Failure};
 use crate::output::{Output, object};
 
@@ -20,7 +20,7 @@ fn reset(args: &cli::FloorReset, output: Output) -> Ended {
     if args.reason.trim().is_empty() {
         return Err(Failure::usage("--reason: say why; it is recorded"));
     }
-    let layout = PolicyLayout::new(&args.place.state_root, args.place.policy_dir.as_deref());
+    let layout = config::layout(&args.place, &config::File::default());
     let command = Command::ResetFloor { name: args.name.clone(), time: args.time_floor, reason: args.reason.clone() };
     let marker = "release floor reset: REJECTED — ";
     if let Err(reason) = bundles::change(layout, command)? {

@@ -5,20 +5,19 @@ use std::time::Duration;
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
 use io_artifacts::verify as driver;
-use io_drive::disk::PolicyLayout;
 use io_node::policies::{self, Limits};
-use machines::activation::Activation;
 use machines::json::Value;
 use machines::oci::Reference;
 use machines::semver::Version;
 use machines::time::{Span, Wall};
-use machines::verify::{Failed, MAX_AGE, Options, Outcome, Passed, Step};
+use machines::verify::{Failed, MAX_AGE, Options, Outcome, Passed, Release, Step, Verified};
 
 use crate::artifacts::{self, block_on, open, trusted};
 use crate::cli::{self, PolicyPlace, Trust, VERSION};
 use crate::config;
 use crate::failure::{Ended, Failure};
 use crate::output::{Output, object, print};
+use crate::policy;
 
 /// The time of this program's build, in seconds since 1970.
 const BUILT: &str = env!("AUTONOMY_BUILD_SECONDS");
@@ -48,20 +47,29 @@ pub fn verify(args: &cli::Verify, output: Output) -> Ended {
     let mut said = Said::new(output);
     let ended = block_on(async {
         let source = open(&args.image, &args.access).await?;
-        Ok(four_steps(&source, options, &keys, &mut said).await)
+        Ok(four_steps(&source, options, &keys, |step, outcome| said.step(step, outcome)).await)
     })?;
     said.end(&ended, &keys)
 }
 
-/// Runs the four steps, and says how each ended.
+/// Runs the four steps, and tells how each ended.
 pub async fn four_steps(
     source: &Transport,
     options: Options,
     keys: &PublicKeys,
-    said: &mut Said,
+    told: impl FnMut(Step, &Outcome) + Send,
 ) -> Result<Passed, Failed> {
     let open = |bytes: Vec<u8>| policies::open(&bytes, &Limits::default());
-    driver::run(source, options, keys, open, |step, outcome| said.step(step, outcome)).await
+    driver::run(source, options, keys, open, told).await
+}
+
+/// What a verification that passed yields to be activated.
+///
+/// # Errors
+/// In words, when something was let pass that must not be activated.
+pub fn release(passed: Passed) -> Result<Box<Verified<Release>>, String> {
+    let release = passed.release.map(Box::new);
+    release.ok_or_else(|| "the verification did not cover all that activation needs".to_owned())
 }
 
 /// What is asked of the machine.
@@ -76,14 +84,14 @@ pub fn options(
     terms: Terms,
 ) -> Result<Options, Failure> {
     let version = Version::parse(VERSION).map_err(|e| Failure::refused(format!("version {VERSION}: {e}")))?;
-    let floor = time_floor(&config::layout(place, file))?;
+    let floor = policy::activation(&config::layout(place, file))?.time_floor;
     Ok(Options {
         reference: image.clone(),
         require_lock: terms.lock,
         require_policy: terms.policy,
         max_age: trust.max_age.map_or(MAX_AGE, span),
         allow_undated: terms.undated,
-        time_floor: built().max(floor.unwrap_or(built())),
+        time_floor: floor.map_or(built(), |floor| floor.max(built())),
         runtime: version,
         platform: artifacts::platform(),
     })
@@ -98,21 +106,6 @@ fn built() -> Wall {
     Wall::from_micros(BUILT.parse::<u64>().unwrap_or(0).saturating_mul(1_000_000))
 }
 
-/// The time floor of a node, where there is one.
-fn time_floor(layout: &PolicyLayout) -> Result<Option<Wall>, Failure> {
-    let path = layout.activation.join("activation.json");
-    match std::fs::read(&path) {
-        Ok(bytes) => Activation::parse(&bytes).map(|activation| activation.time_floor).map_err(|words| {
-            Failure::refused(format!("{}: damaged: {words}; its time floor is not known", path.display()))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::unreadable(format!(
-            "{}: {error}; the node's time floor is read from there, give --state-root DIR if it is another one",
-            path.display()
-        ))),
-    }
-}
-
 /// What was said of a verification: at once as text, at the end as one object.
 pub struct Said {
     output: Output,
@@ -125,7 +118,8 @@ impl Said {
         Self { output, steps: Vec::new() }
     }
 
-    fn step(&mut self, step: Step, outcome: &Outcome) {
+    /// Takes note of a step, and prints it.
+    pub fn step(&mut self, step: Step, outcome: &Outcome) {
         if self.output == Output::Text {
             let head = format!("Step {}: {}", step.number(), step.title());
             let line = match outcome {
@@ -198,7 +192,7 @@ impl Said {
                 ("key", key(keys, passed.key)),
                 ("signed_at", passed.signed_at.map_or(Value::Null, |at| Value::from(at.to_string()))),
                 ("lock", passed.lock.as_ref().map_or(Value::Null, lock)),
-                ("policy", passed.bundle.as_deref().map_or(Value::Null, policy)),
+                ("policy", passed.bundle.as_deref().map_or(Value::Null, bundle)),
             ]),
         }
     }
@@ -222,7 +216,7 @@ fn lock(lock: &machines::lock::Lock) -> Value {
     ])
 }
 
-fn policy(bundle: &machines::policy::bundle::Bundle) -> Value {
+fn bundle(bundle: &machines::policy::bundle::Bundle) -> Value {
     object([
         ("name", Value::from(bundle.manifest.name.as_str())),
         ("version", Value::from(bundle.manifest.version.to_string())),

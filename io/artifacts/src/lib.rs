@@ -2,6 +2,8 @@
 
 pub mod beneath;
 pub mod blob;
+pub mod cache;
+pub mod copy;
 mod fault;
 pub mod keys;
 pub mod serve;

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use machines::oci::Reference;
 
-use super::{Access, STATE_ROOT, Trust, reference_arg};
+use super::{Access, Trust, reference_arg};
 use crate::config::node_id_arg;
 
 /// Where policies are kept.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PolicyPlace {
     /// The policy folder [default: {state root}/policy]; one that lies elsewhere also holds activation.json
     #[arg(long, alias = "manager-dir", value_name = "DIR")]
     pub policy_dir: Option<PathBuf>,
-    /// The state root
-    #[arg(long, value_name = "DIR", default_value = STATE_ROOT)]
-    pub state_root: PathBuf,
+    /// The state root [default: the configuration file's, else /var/lib/autonomy]
+    #[arg(long, value_name = "DIR")]
+    pub state_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use machines::oci::{Descriptor, Digest};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::{Blob, BlobSink, Matched};
@@ -126,7 +126,7 @@ impl Folder {
             let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
             let alive = locked.is_ok() && rustix::fs::fstat(&fd).map_err(failed)?.st_nlink > 0;
             if alive {
-                return Ok(Incoming { folder: Arc::clone(self), name: Some(name), file: fd.into() });
+                return Ok(Incoming { folder: Arc::clone(self), name: Some(name), file: fd.into(), reserved: 0 });
             }
         }
         Err(failed(Errno::AGAIN))
@@ -187,8 +187,29 @@ impl Folder {
         Ok(fd)
     }
 
-    pub(crate) const fn mode(&self) -> Mode {
-        self.mode
+    /// Notes that the blob of this digest was used now.
+    pub(crate) fn touch(&self, digest: &Digest) -> Result<(), Fault> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        match rustix::fs::utimensat(&self.fd, digest.hex(), &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Fault::file(&self.path.join(digest.hex()), "its time cannot be set", errno)),
+        }
+    }
+
+    /// How many bytes the files take that are not complete, as long as they will be.
+    pub(crate) fn incoming_bytes(&self) -> Result<u64, Fault> {
+        let failed = |errno: Errno| Fault::file(&self.path, "cannot be listed", errno);
+        let mut total = 0_u64;
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_bytes().starts_with(INCOMING.as_bytes())
+                && let Ok(stat) = rustix::fs::statat(&self.fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+            {
+                total = total.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            }
+        }
+        Ok(total)
     }
 }
 
@@ -231,9 +252,17 @@ pub struct Incoming {
     folder: Arc<Folder>,
     name: Option<String>,
     file: File,
+    /// How long the file is made before it is written.
+    reserved: u64,
 }
 
 impl Incoming {
+    /// Makes the file as long as it will be, so that others see what is coming.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.reserved = bytes;
+        self.file.set_len(bytes)
+    }
+
     fn rename(mut self, name: &str) -> Result<(), Fault> {
         let path = self.folder.path.join(name);
         let failed = |errno: Errno| Fault::file(&path, "cannot be made durable", errno);
@@ -276,6 +305,7 @@ impl BlobSink for Incoming {
 
     fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
+        self.file.set_len(self.reserved)?;
         io::Seek::rewind(&mut self.file)
     }
 }

@@ -291,8 +291,7 @@ impl Transport {
         Ok(tags)
     }
 
-    /// Ends writing. An archive is written now and not before; it has to be opened anew to be read. Elsewhere nothing is
-    /// left to do.
+    /// Ends writing. An archive is written now and not before. Elsewhere nothing is left to do.
     ///
     /// # Errors
     /// When the archive cannot be written; nothing has changed then.

@@ -35,8 +35,15 @@ pub struct Archive {
 struct Inner {
     place: String,
     path: PathBuf,
-    base: Option<Base>,
-    edit: Mutex<Edit>,
+    state: Mutex<State>,
+}
+
+/// What is there, and what is to be written.
+#[derive(Debug)]
+struct State {
+    base: Option<Arc<Base>>,
+    index: Index,
+    staging: Option<Staging>,
 }
 
 /// The archive as it is there.
@@ -53,13 +60,6 @@ struct Base {
 struct Part {
     offset: u64,
     size: u64,
-}
-
-/// What is to be written.
-#[derive(Debug)]
-struct Edit {
-    index: Index,
-    staging: Option<Staging>,
 }
 
 impl Archive {
@@ -84,8 +84,8 @@ impl Archive {
         let read = |part: Part, max| Blob::part(Arc::clone(&file), part.offset, part.size, &place).read(max);
         local::check_marker(&place, &read(marker, local::MAX_MARKER)?)?;
         let index = local::read_index(&place, &read(index, u64::from(MAX_MANIFEST))?)?;
-        let base = Some(Base { file, blobs, identity: (meta.dev(), meta.ino()) });
-        Ok(Self::over(path, place, base, index))
+        let base = Base { file, blobs, identity: (meta.dev(), meta.ino()) };
+        Ok(Self::over(path, place, Some(Arc::new(base)), index))
     }
 
     /// Opens an archive to write to it, or begins one where there is none. Nothing is there before [`Archive::finish`].
@@ -102,9 +102,9 @@ impl Archive {
         }
     }
 
-    fn over(path: &Path, place: String, base: Option<Base>, index: Index) -> Self {
-        let edit = Mutex::new(Edit { index, staging: None });
-        Self { inner: Arc::new(Inner { place, path: path.to_owned(), base, edit }) }
+    fn over(path: &Path, place: String, base: Option<Arc<Base>>, index: Index) -> Self {
+        let state = Mutex::new(State { base, index, staging: None });
+        Self { inner: Arc::new(Inner { place, path: path.to_owned(), state }) }
     }
 
     /// Its path with `oci-archive:`, for messages.
@@ -150,7 +150,7 @@ impl Archive {
     /// # Errors
     /// When no file can be made beside the archive.
     pub fn incoming(&self) -> Result<Incoming, Fault> {
-        self.edit().staging(&self.inner.path)?.blobs().incoming()
+        self.state().staging(&self.inner.path)?.blobs().incoming()
     }
 
     /// Holds a blob to be written, when it is what the descriptor says.
@@ -158,7 +158,7 @@ impl Archive {
     /// # Errors
     /// When it is not, or cannot be read or written.
     pub fn put_blob(&self, descriptor: &Descriptor, blob: &Blob) -> Result<(), Fault> {
-        let folder = Arc::clone(self.edit().staging(&self.inner.path)?.blobs());
+        let folder = Arc::clone(self.state().staging(&self.inner.path)?.blobs());
         folder.put(descriptor, blob)
     }
 
@@ -170,8 +170,8 @@ impl Archive {
         let (digest, manifest) = local::check_put(self.place(), target, media_type, bytes)?;
         let blob = Blob::from_bytes(bytes.to_vec());
         self.put_blob(&Descriptor::new(media_type, digest, blob.size()), &blob)?;
-        let mut edit = self.edit();
-        edit.index = local::listed(self.place(), edit.index.clone(), target, (digest, &manifest), blob.size())?;
+        let mut state = self.state();
+        state.index = local::listed(self.place(), state.index.clone(), target, (digest, &manifest), blob.size())?;
         Ok(digest)
     }
 
@@ -183,20 +183,20 @@ impl Archive {
         local::tags(self)
     }
 
-    /// Writes the archive, if something was put: beside the old one, synced, by one rename. Canonical ustar, owner and
+    /// Writes the archive, if something was put since it was opened or written: beside the old one, synced, by one rename. Canonical ustar, owner and
     /// time 0; `oci-layout`, `index.json`, then the blobs by digest: the same content gives the same bytes.
     ///
     /// # Errors
     /// When it cannot be written; when a blob has 8 GiB or more; when somebody else wrote the archive meanwhile.
     pub fn finish(&self) -> Result<(), Fault> {
-        let mut edit = self.edit();
-        let Some(staging) = edit.staging.take() else { return Ok(()) };
-        let mut index = edit.index.clone();
-        drop(edit);
+        // Held to the end: nobody adds to what is being written.
+        let mut state = self.state();
+        let Some(staging) = state.staging.take() else { return Ok(()) };
+        let mut index = state.index.clone();
         index.manifests.sort_by(|a, b| (local::tag_of(a), a.digest).cmp(&(local::tag_of(b), b.digest)));
         let mut blobs = BTreeMap::new();
-        if let Some(base) = &self.inner.base {
-            self.unchanged(base)?;
+        self.unchanged(state.base.as_deref())?;
+        if let Some(base) = &state.base {
             for (digest, part) in &base.blobs {
                 blobs.insert(*digest, base.blob(*part, self.place()));
             }
@@ -204,23 +204,29 @@ impl Archive {
         for (digest, _, _) in staging.blobs().list()? {
             blobs.extend(staging.blobs().blob(&digest)?.map(|blob| (digest, blob)));
         }
-        write::write(&self.inner.path, &index.to_bytes(), &blobs)
+        write::write(&self.inner.path, &index.to_bytes(), &blobs)?;
+        let written = Self::open(&self.inner.path)?;
+        let mut written = written.state();
+        state.base = written.base.take();
+        state.index = index;
+        Ok(())
     }
 
-    fn unchanged(&self, base: &Base) -> Result<(), Fault> {
+    /// Nobody else wrote the archive since it was opened.
+    fn unchanged(&self, base: Option<&Base>) -> Result<(), Fault> {
         let now = std::fs::metadata(&self.inner.path).map(|meta| (meta.dev(), meta.ino())).ok();
-        if now == Some(base.identity) {
+        if now == base.map(|base| base.identity) {
             return Ok(());
         }
         Err(Fault::refused(self.place(), "somebody else wrote it meanwhile; nothing was written, try again"))
     }
 
-    fn edit(&self) -> MutexGuard<'_, Edit> {
-        self.inner.edit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Edit {
+impl State {
     fn staging(&mut self, archive: &Path) -> Result<&Staging, Fault> {
         let staging = match self.staging.take() {
             Some(staging) => staging,
@@ -242,16 +248,17 @@ impl Local for Archive {
     }
 
     fn index(&self) -> Result<Index, Fault> {
-        Ok(self.edit().index.clone())
+        Ok(self.state().index.clone())
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<Blob>, Fault> {
-        if let Some(staging) = &self.edit().staging
+        let state = self.state();
+        if let Some(staging) = &state.staging
             && let Some(blob) = staging.blobs().blob(digest)?
         {
             return Ok(Some(blob));
         }
-        let base = self.inner.base.as_ref();
+        let base = state.base.as_ref();
         Ok(base.and_then(|base| base.blobs.get(digest).map(|part| base.blob(*part, self.place()))))
     }
 }
