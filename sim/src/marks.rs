@@ -106,6 +106,56 @@ pub enum Mark {
     StarvationTurn,
     /// After an outage, errors went before decisions that waited too.
     ErrorsFirst,
+    /// A verified release was put in force.
+    ReleaseActivated,
+    /// A verified release was stored and remembered.
+    ReleaseImported,
+    /// A policy was loaded because it had passed the four steps here.
+    LoadedByRecord,
+    /// A policy that had not passed them was refused.
+    LoadNotVerified,
+    /// A release failed step 1.
+    RejectedStep1,
+    /// A release failed step 2.
+    RejectedStep2,
+    /// A release failed step 3.
+    RejectedStep3,
+    /// A release failed step 4.
+    RejectedStep4,
+    /// A source could not be reached: nothing is known.
+    SourceOutOfReach,
+    /// A lie of a source about one answer was found out.
+    LieRejected,
+    /// A release passed in spite of a lie that does not matter.
+    PassedInSpite,
+    /// A tag moved after it was resolved; what was resolved passed.
+    TagMoved,
+    /// A tag led to an older release, which was refused.
+    StaleTagRefused,
+    /// A release below the floor was refused.
+    BelowFloorRefused,
+    /// A floor was reset.
+    FloorReset,
+    /// A release was put in force that was below the floor before the reset.
+    BelowAfterReset,
+    /// A release of another name was refused.
+    WrongName,
+    /// A release of another channel was refused.
+    WrongChannel,
+    /// A release that was not announced was refused.
+    WrongFingerprint,
+    /// A release was too old by the floor while the clock would have admitted it.
+    ExpiredByFloor,
+    /// A release was too old by the clock alone.
+    ExpiredByClock,
+    /// A verification or an activation was killed before its commit.
+    ReleaseCutBefore,
+    /// An activation was killed after its commit.
+    ReleaseCutAfter,
+    /// A release passed among many signatures that nobody trusts.
+    CrowdedPassed,
+    /// The image of an index passed.
+    IndexPassed,
 }
 
 /// All of them with their names.
@@ -161,6 +211,31 @@ pub const MARKS: &[(Mark, &str)] = &[
     (Mark::HeldByAnother, "held by another drain"),
     (Mark::StarvationTurn, "starvation turn"),
     (Mark::ErrorsFirst, "errors first after an outage"),
+    (Mark::ReleaseActivated, "release activated"),
+    (Mark::ReleaseImported, "release imported"),
+    (Mark::LoadedByRecord, "policy loaded by its record"),
+    (Mark::LoadNotVerified, "unverified policy refused"),
+    (Mark::RejectedStep1, "release rejected at step 1"),
+    (Mark::RejectedStep2, "release rejected at step 2"),
+    (Mark::RejectedStep3, "release rejected at step 3"),
+    (Mark::RejectedStep4, "release rejected at step 4"),
+    (Mark::SourceOutOfReach, "source out of reach"),
+    (Mark::LieRejected, "lie of a source found out"),
+    (Mark::PassedInSpite, "release passed in spite of a lie"),
+    (Mark::TagMoved, "tag moved between resolve and pull"),
+    (Mark::StaleTagRefused, "stale tag refused"),
+    (Mark::BelowFloorRefused, "release below the floor refused"),
+    (Mark::FloorReset, "floor reset"),
+    (Mark::BelowAfterReset, "older release after a reset"),
+    (Mark::WrongName, "wrong_name"),
+    (Mark::WrongChannel, "wrong_channel"),
+    (Mark::WrongFingerprint, "wrong_fingerprint"),
+    (Mark::ExpiredByFloor, "expired by the floor"),
+    (Mark::ExpiredByClock, "expired by the clock"),
+    (Mark::ReleaseCutBefore, "activation crashed before its commit"),
+    (Mark::ReleaseCutAfter, "activation crashed after its commit"),
+    (Mark::CrowdedPassed, "many signatures, one good"),
+    (Mark::IndexPassed, "index resolved to this platform"),
 ];
 
 /// How often each situation was reached.

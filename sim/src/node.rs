@@ -48,7 +48,7 @@ impl World {
                 on_full: if c.shed { OnFull::ShedLifecycle } else { OnFull::Deny },
             },
             version: version(),
-            require_verified: false,
+            require_verified: c.verified,
         }
     }
 

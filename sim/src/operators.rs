@@ -1,15 +1,16 @@
 //! Other processes beside the node: operators who load and roll back policies, a reader of the log, and what damages files
 //! behind everybody's back.
 
-use machines::activation::{Command, Loader, Report};
+use machines::activation::{Activation, Command, Loader, LockSlot, Record, Report};
 use machines::disk::{Dir, File, Op};
-use machines::machine::{Effect, Event, Machine as _, Outbox};
+use machines::machine::{Effect, Entropy, Event, Machine as _, Outbox};
 
 use crate::lanes::LANES;
 use crate::marks::Mark;
-use crate::plan::FileKind;
+use crate::plan::{FileKind, NAMES};
 use crate::policies;
-use crate::world::{OPERATORS, Operator, Phase, World, fired};
+use crate::releases;
+use crate::world::{Checking, Deed, Errand, OPERATORS, Operator, Phase, World, fired};
 
 type LoaderEvent = Event<<Loader as machines::machine::Machine>::Input>;
 
@@ -18,16 +19,29 @@ impl World {
     pub(crate) fn install(&mut self) {
         let Some(variant) = self.plan.config.policy.and_then(policies::variant) else { return };
         let Ok((bundle, _)) = &variant.opened else { return };
-        let activation = machines::activation::Activation::default().with(bundle, None);
-        for op in [
-            Op::Put { file: File::Bundle(variant.digest), bytes: variant.bytes.clone() },
-            Op::Sync(File::Bundle(variant.digest)),
-            Op::SyncDir(Dir::Bundles),
-            Op::Put { file: File::Activation, bytes: activation.to_bytes() },
-            Op::Sync(File::Activation),
-            Op::SyncDir(Dir::State),
-        ] {
-            let _ = self.disk.apply(&op);
+        let mut files = vec![(File::Bundle(variant.digest), variant.bytes.clone())];
+        // Where only verified ones count, it came with the first release that has it.
+        let release = releases::release(variant.number).filter(|_| self.plan.config.verified);
+        let lock = release.map(|release| LockSlot {
+            fingerprint: release.fingerprint,
+            name: NAMES.first().copied().unwrap_or("").to_owned(),
+            version: format!("1.0.{}", release.number),
+            sequence: release.sequence,
+            image: release.image.digest,
+            signed_at: release.dates.first().copied().unwrap_or_default(),
+        });
+        if let (Some(release), Some(lock)) = (release, &lock) {
+            files.push((File::Lock(release.fingerprint), release.lock.clone()));
+            let record = Record { bundle: variant.digest, lock: lock.clone() };
+            files.push((File::Verified(variant.digest), record.to_bytes()));
+            self.supply.installed(release);
+        }
+        let activation = Activation::default().with(bundle, lock);
+        files.push((File::Activation, activation.to_bytes()));
+        for (file, bytes) in files {
+            for op in [Op::Put { file, bytes }, Op::Sync(file), Op::SyncDir(file.dir())] {
+                let _ = self.disk.apply(&op);
+            }
         }
         self.first_activation = activation.to_bytes();
         self.committed(0);
@@ -37,40 +51,58 @@ impl World {
     /// `policy load` by another process.
     pub(crate) fn load(&mut self, variant: u8, crash: Option<u32>) {
         let Some(bundle) = policies::variant(variant) else { return };
-        self.operate(Command::Load { bytes: bundle.bytes.clone(), require_verified: false }, crash, None);
+        let command = Command::Load { bytes: bundle.bytes.clone(), require_verified: self.plan.config.verified };
+        self.operate(command, crash, Errand::Load);
     }
 
     /// `policy rollback` by another process.
     pub(crate) fn rollback(&mut self, below: bool, crash: Option<u32>) {
         let below_floor = below.then(|| "simulated".to_owned());
-        self.operate(Command::Rollback { below_floor }, crash, Some(below));
+        self.operate(Command::Rollback { below_floor }, crash, Errand::Rollback { below });
     }
 
-    fn operate(&mut self, command: Command, crash: Option<u32>, rollback: Option<bool>) {
-        let Some(p) = self.operators.iter().position(Option::is_none) else { return };
+    /// `release floor reset` by another process.
+    pub(crate) fn reset_floor(&mut self, name: u8, time: bool, crash: Option<u32>) {
+        let Some(of) = NAMES.get(usize::from(name)).copied() else { return };
+        let command = Command::ResetFloor { name: of.to_owned(), time, reason: "simulated".to_owned() };
+        self.operate(command, crash, Errand::ResetFloor { name, time });
+    }
+
+    fn operate(&mut self, command: Command, crash: Option<u32>, errand: Errand) {
+        let deed = Deed::Changing(Box::new(Loader::new(command, crate::node::version())));
+        let Some((proc, entropy)) = self.begin_operator(deed, errand, crash, None) else { return };
+        self.feed_operator(proc, Event::Start(entropy));
+    }
+
+    /// Makes the process, if there may be one more.
+    pub(crate) fn begin_operator(
+        &mut self,
+        deed: Deed,
+        errand: Errand,
+        crash: Option<u32>,
+        checking: Option<Box<Checking>>,
+    ) -> Option<(usize, Entropy)> {
+        let p = self.operators.iter().position(Option::is_none)?;
         self.operator_epoch += 1;
         let epoch = self.operator_epoch;
-        if let Some(slot) = self.operators.get_mut(p) {
-            *slot = Some(Operator {
-                machine: Box::new(Loader::new(command, crate::node::version())),
-                effects: 0,
-                crash,
-                rollback: rollback.is_some(),
-                below: rollback == Some(true),
-                locked: false,
-                before: 0,
-                before_all: 0,
-                commits: 0,
-                faulted: false,
-                committed: None,
-                epoch,
-            });
-        }
-        let entropy = self.entropy(1 << 32 | u64::from(epoch));
-        self.feed_operator(p + 1, Event::Start(entropy));
+        *self.operators.get_mut(p)? = Some(Operator {
+            deed,
+            errand,
+            checking,
+            effects: 0,
+            crash,
+            locked: false,
+            before: 0,
+            before_all: 0,
+            commits: 0,
+            faulted: false,
+            committed: None,
+            epoch,
+        });
+        Some((p + 1, self.entropy(1 << 32 | u64::from(epoch))))
     }
 
-    fn operator(&mut self, proc: usize) -> Option<&mut Operator> {
+    pub(crate) fn operator(&mut self, proc: usize) -> Option<&mut Operator> {
         self.operators.get_mut(proc.checked_sub(1)?)?.as_mut()
     }
 
@@ -80,8 +112,9 @@ impl World {
         let mut effects: Vec<Effect<Result<Report, String>>> = Vec::new();
         let Some(operator) = self.operator(proc) else { return };
         let epoch = operator.epoch;
-        operator.machine.handle(now, event, &mut Outbox::over(&mut effects));
-        operator.machine.check();
+        let Deed::Changing(machine) = &mut operator.deed else { return };
+        machine.handle(now, event, &mut Outbox::over(&mut effects));
+        machine.check();
         for effect in effects {
             match effect {
                 Effect::Disk(tag, ops) => self.submit(proc, tag, ops),
@@ -116,7 +149,13 @@ impl World {
                 self.cut_in_flight(proc * LANES + lane);
             }
             let after = self.operator(proc).is_some_and(|o| o.committed.is_some());
-            self.hit(if before || after { Mark::LoadCrashedAfter } else { Mark::LoadCrashedBefore });
+            let release = self.operator(proc).is_some_and(|o| matches!(o.errand, Errand::Fetch(_)));
+            self.hit(match (release, before || after) {
+                (false, false) => Mark::LoadCrashedBefore,
+                (false, true) => Mark::LoadCrashedAfter,
+                (true, false) => Mark::ReleaseCutBefore,
+                (true, true) => Mark::ReleaseCutAfter,
+            });
         }
         self.say(|| format!("operator p{proc} ends"));
         for lane in self.lanes.iter_mut().skip(proc * LANES).take(LANES) {
@@ -156,7 +195,8 @@ impl World {
         });
         self.trace.record(13, proc as u64, u64::from(result.is_ok()));
         self.check_load(proc, result.is_ok());
-        if self.operator(proc).is_some_and(|o| o.rollback) && result.is_ok() {
+        self.check_order_done(proc, result.as_ref().err().map(String::as_str));
+        if self.operator(proc).is_some_and(|o| matches!(o.errand, Errand::Rollback { .. })) && result.is_ok() {
             self.hit(Mark::RolledBack);
         }
         if result.is_err() {

@@ -12,7 +12,8 @@
 //! - **An operator's cut** also excuses `wal_failed`: the writer finds the file shorter than it left it.
 //! - **A failed sync** (its pages are clean now and not on the medium): `wal_failed` and its consequences for callers (503,
 //!   500) until the next restart. Never a loss, not even when the power goes later: a restart writes again what it keeps.
-//! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all.
+//! - **A damaged medium or a failed read of policy files**: a fallback to the last known good policy, or deny-all. Damage to
+//!   `activation.json` also excuses floors that are not what they were: the file says nothing of itself that would show it.
 //! - **A failed operation**: error lines, `wal_failed`, a load that reports failure though it took effect as a whole, a
 //!   start that ends with cause `IO` and succeeds later.
 //! - **A damaged `telemetry.pos`**: only what would have to be read from it while it is damaged. Its hash shows the damage, so that
@@ -28,6 +29,7 @@ use machines::ids::Hash32;
 
 use crate::ledger::{Kind, NONE};
 use crate::marks::Mark;
+use crate::oracles_release::Seen;
 use crate::plan::Tool;
 use crate::policies::{self, Want};
 use crate::world::{CallRec, Ev, Stage, US, World, fired};
@@ -85,6 +87,16 @@ pub enum Oracle {
     Resent,
     /// Two drains at once.
     DrainLock,
+    /// I-S1: something is in force, or passed, that is not what was signed.
+    Unverified,
+    /// I-S2: a release is in force below a floor, or a floor moved.
+    BelowFloor,
+    /// I-S2: the time floor moved back, or to what nobody signed.
+    TimeFloor,
+    /// I-S3: `activation.json` names a lock that is not there or not durable.
+    ReleaseAtomic,
+    /// A verification or an activation ended otherwise than it must.
+    Verdict,
 }
 
 impl Oracle {
@@ -117,6 +129,11 @@ impl Oracle {
             Self::ClassOrder => "class-order",
             Self::Resent => "resent",
             Self::DrainLock => "drain-lock",
+            Self::Unverified => "I-S1 unverified",
+            Self::BelowFloor => "I-S2 below-floor",
+            Self::TimeFloor => "I-S2 time-floor",
+            Self::ReleaseAtomic => "I-S3 release-atomic",
+            Self::Verdict => "verdict",
         }
     }
 
@@ -155,6 +172,8 @@ pub struct Commit {
     pub floor: u64,
     /// When.
     pub at_us: u64,
+    /// What the file says.
+    pub seen: Seen,
 }
 
 /// What a caller was told.

@@ -1,19 +1,21 @@
 //! What must hold of policies: their order in answers, commits, loads, fallbacks.
 
 use machines::disk::File;
-use machines::ids::Hash32;
 
 use crate::ledger::NONE;
 use crate::marks::Mark;
 use crate::oracles::{AnswerView, Commit, Oracle};
+use crate::oracles_release::{EMPTY, NOTHING, Seen, UNKNOWN};
 use crate::policies;
-use crate::world::{CallRec, World, fired};
+use crate::world::{CallRec, Errand, World, fired};
 
 impl World {
     /// **I-P3**, by the earliest commit that the call may have been decided by: what is concluded from it is never too much.
     pub(crate) fn check_order(&mut self, rec: &CallRec, variant: u8) {
         let id = rec.call.id;
-        let fits = |commit: &Commit| commit.variant == variant;
+        let verified = self.plan.config.verified;
+        // Where only verified ones count, one that has no lock decides nothing.
+        let fits = |commit: &Commit| commit.variant == variant && !(verified && commit.seen.lock == NOTHING);
         let found = self.commits.iter().skip(rec.floor as usize).position(fits);
         match found {
             Some(at) => {
@@ -40,7 +42,8 @@ impl World {
 
     pub(crate) fn check_no_policy(&mut self, rec: &CallRec, view: &AnswerView<'_>) {
         let id = rec.call.id;
-        let known = self.acked.is_some_and(|(_, us)| rec.sent_us > us + 1_500_000) || rec.floor > 0;
+        let acked = self.acked.filter(|(at, _)| self.commits.get(*at as usize).is_some_and(|c| c.variant != NOTHING));
+        let known = acked.is_some_and(|(_, us)| rec.sent_us > us + 1_500_000) || rec.floor > 0;
         let settled = self.acked.is_some_and(|(at, _)| at == 0) && self.plan.config.policy.is_some();
         let excuse = self.fallen_back || self.has_fired(fired::MEDIA_POLICY | fired::READ | fired::SLOW);
         let named = view.reason == Some("no_policy") || self.plan.config.strict;
@@ -49,38 +52,40 @@ impl World {
         }
     }
 
-    fn in_force_on_disk(&self) -> Option<(u8, u64)> {
-        let bytes = self.disk.read(File::Activation)?;
-        let print = self.disk.fingerprint(|file| file == File::Activation);
-        const NAME: &[u8] = b"\"current\":{\"bundle\":\"sha256:";
-        let at = bytes.windows(NAME.len()).position(|w| w == NAME)? + NAME.len();
-        let digest = Hash32::parse_hex(bytes.get(at..at + 64)?)?;
-        let variant = policies::ALL.iter().find(|v| v.digest == digest).map_or(u8::MAX, |v| v.number);
-        Some((variant, print))
-    }
-
     /// `activation.json` was replaced by a process.
     pub(crate) fn committed(&mut self, proc: usize) {
-        let (variant, print) = self.in_force_on_disk().unwrap_or((u8::MAX, 0));
+        let unreadable = Seen { variant: UNKNOWN, ..EMPTY };
+        let (seen, print) = self.seen_on_disk().unwrap_or((unreadable, 0));
+        let variant = seen.variant;
         let index = u32::try_from(self.commits.len()).unwrap_or(NONE);
         let operator = proc.checked_sub(1).and_then(|p| self.operators.get_mut(p)).and_then(Option::as_mut);
-        let (before, rollback, below) = operator.map_or((0, false, false), |o| {
+        let (before, errand) = operator.map_or((0, None), |o| {
             o.committed = Some(index);
-            (o.before, o.rollback, o.below)
+            (o.before, Some(o.errand))
         });
-        let floor = self.commits.iter().rev().find(|c| c.print == before).map_or(0, |c| c.floor);
+        let earlier = self.commits.iter().rev().find(|c| c.print == before).copied();
+        let (was, floor) = earlier.map_or((EMPTY, 0), |c| (c.seen, c.floor));
         let (sequence, min) = policies::variant(variant).map_or((0, 0), |v| (v.sequence, v.min_sequence));
         let usable = policies::variant(variant).is_some_and(|v| v.opened.is_ok()) && variant != policies::INCOMPATIBLE;
-        if !usable || sequence < floor && !(rollback && below) {
+        let below = errand == Some(Errand::Rollback { below: true });
+        // What was in force stays so, whatever was barred meanwhile.
+        let stays = errand.is_some_and(|errand| !errand.sets_policy());
+        if !stays && (!usable || sequence < floor && !below) {
             self.fail(Oracle::LoadAdmitted, || {
                 format!("policy {variant} (sequence {sequence}, floor {floor}) was put in force")
             });
         }
-        let floor = if rollback && below { floor.min(sequence) } else { floor.max(min) };
+        let floor = match (below, stays) {
+            (true, _) => floor.min(sequence),
+            (false, true) => floor,
+            (false, false) => floor.max(min),
+        };
         let at_us = self.us();
         self.trace.record(17, u64::from(variant), print);
-        self.say(|| format!("commit {index}: policy {variant}"));
-        self.commits.push(Commit { variant, print, floor, at_us });
+        self.say(|| format!("commit {index}: policy {variant}, release {}, floors {:?}", seen.lock, seen.floors));
+        let known = earlier.is_some() || before == 0 && !self.has_fired(fired::MEDIA_POLICY);
+        self.check_replaced(proc, Some(&was).filter(|_| known), &seen);
+        self.commits.push(Commit { variant, print, floor, at_us, seen });
     }
 
     /// **I-P4**: `activation.json` is what it was before or what it is after, and what was reported as done is done.
@@ -88,7 +93,7 @@ impl World {
         if self.has_fired(fired::MEDIA_POLICY) {
             return;
         }
-        let Some((variant, print)) = self.in_force_on_disk() else {
+        let Some((seen, print)) = self.seen_on_disk() else {
             if self.disk.read(File::Activation).is_some() {
                 return self.fail(Oracle::LoadAtomic, || "activation.json is no whole file".into());
             }
@@ -103,10 +108,7 @@ impl World {
         if self.acked.is_some_and(|(acked, _)| (at as u64) < u64::from(acked)) {
             return self.fail(Oracle::LoadAtomic, || "a load was reported as done and is undone".into());
         }
-        let Some(bundle) = policies::variant(variant) else { return };
-        if self.disk.read(File::Bundle(bundle.digest)) != Some(bundle.bytes.as_slice()) {
-            self.fail(Oracle::LoadAtomic, || "activation.json names a bundle that is not there as a whole".into());
-        }
+        self.check_named(&seen, false);
     }
 
     /// A node starts: what it will find.
@@ -156,13 +158,14 @@ impl World {
         }
     }
 
-    /// A hash over `activation.json` and all bundles.
+    /// A hash over `activation.json` and all bundles, locks and records.
     pub(crate) fn policy_print(&self) -> u64 {
-        self.disk.fingerprint(|file| matches!(file, File::Activation | File::Bundle(_)))
+        let ours = |file| matches!(file, File::Activation | File::Bundle(_) | File::Lock(_) | File::Verified(_));
+        self.disk.fingerprint(ours)
     }
 
     /// The policy that has to decide once everything is quiet.
     pub(crate) fn expected_policy(&self) -> Option<u8> {
-        self.in_force_on_disk().map(|(variant, _)| variant)
+        self.seen_on_disk().map(|(seen, _)| seen.variant).filter(|variant| *variant != NOTHING)
     }
 }

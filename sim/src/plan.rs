@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use crate::disk::Survival;
 
 pub use crate::manner::{MANNERS, Manner};
+pub use crate::supply::{Goal, LIES, Lies, NAMES, Order, PARTS, Part, WANTS, Wants};
 
 /// The version of the text form.
 pub const VERSION: u32 = 1;
@@ -60,6 +61,8 @@ pub struct Config {
     pub poison: u32,
     /// Events in the log before the story begins.
     pub past: u32,
+    /// Only what passed the four steps on the node may be in force.
+    pub verified: bool,
 }
 
 impl Default for Config {
@@ -81,13 +84,14 @@ impl Default for Config {
             patience_us: 400_000,
             poison: 0,
             past: 0,
+            verified: false,
         }
     }
 }
 
 /// Kinds of faults and of load, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mask(pub u32);
+pub struct Mask(pub u64);
 
 /// The names of the mask's bits.
 pub const KINDS: &[&str] = &[
@@ -121,6 +125,10 @@ pub const KINDS: &[&str] = &[
     "collector",
     "poison",
     "past",
+    "releases",
+    "lies",
+    "years",
+    "verified",
 ];
 
 impl Mask {
@@ -133,7 +141,7 @@ impl Mask {
     /// Switches the kind of this name on or off.
     pub fn set(&mut self, kind: &str, on: bool) {
         if let Some(at) = KINDS.iter().position(|k| *k == kind) {
-            self.0 = self.0 & !(1 << at) | u32::from(on) << at;
+            self.0 = self.0 & !(1 << at) | u64::from(on) << at;
         }
     }
 }
@@ -328,6 +336,22 @@ pub enum What {
         /// After how many of its effects the process is killed.
         crash: Option<u32>,
     },
+    /// A release is verified by another process and then put in force or stored.
+    Fetch {
+        /// Which, from where, and why.
+        order: Order,
+        /// After how many of its effects the process is killed.
+        crash: Option<u32>,
+    },
+    /// `release floor reset` by another process.
+    ResetFloor {
+        /// Which of `NAMES`.
+        name: u8,
+        /// The time floor too.
+        time: bool,
+        /// After how many of its effects the process is killed.
+        crash: Option<u32>,
+    },
     /// The runtime is asked to stop, and started again `down_us` after it has.
     Stop {
         /// How long it stays down.
@@ -440,7 +464,7 @@ impl What {
     pub const fn is_fault(&self) -> bool {
         match self {
             Self::Call(_) | Self::Loop { .. } | Self::Rollback { .. } | Self::Load { .. } | Self::Stop { .. } => false,
-            Self::Read | Self::Drain { .. } => false,
+            Self::Read | Self::Drain { .. } | Self::Fetch { .. } | Self::ResetFloor { .. } => false,
             Self::Collector { .. }
             | Self::Crash { .. }
             | Self::FailOp { .. }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::disk::Survival;
 use crate::plan::{
-    Call, Config, Crash, FileKind, KINDS, MANNERS, Mask, OpKind, Plan, Step, TOOLS, Tool, VERSION, What, When,
+    Call, Config, Crash, FileKind, Goal, KINDS, Lies, MANNERS, Mask, NAMES, OpKind, Order, PARTS, Part, Plan, Step, TOOLS,
+    Tool, VERSION, WANTS, What, When,
 };
 
 const OPS: &[(&str, OpKind)] = &[
@@ -56,7 +57,7 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
     let _ = writeln!(out, "sim-plan {VERSION}\nseed {}\nmask {}", plan.seed, plan.mask);
     let _ = writeln!(
         out,
-        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={} drain={} batch={} patience={} poison={} past={}",
+        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={} drain={} batch={} patience={} poison={} past={} verified={}",
         c.max_in_flight,
         c.max_bytes,
         c.retain_us,
@@ -71,7 +72,8 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
         c.batch,
         c.patience_us,
         c.poison,
-        c.past
+        c.past,
+        u8::from(c.verified)
     );
     for step in &plan.steps {
         let _ = print_step(step, out);
@@ -104,6 +106,18 @@ pub(crate) fn print_step(step: &Step, out: &mut String) -> std::fmt::Result {
         What::Load { variant, crash } => write!(out, "load variant={variant} crash={}", crash_after(crash)),
         What::Rollback { below, crash } => {
             write!(out, "rollback below={} crash={}", u8::from(below), crash_after(crash))
+        }
+        What::Fetch { order: Order { release, lies, on, goal }, crash } => {
+            let (word, wants) = match goal {
+                Goal::Import => ("import", String::new()),
+                Goal::Activate(wants) => ("activate", format!(" wants={}", name_of(WANTS, &wants))),
+            };
+            let (on, crash) = (name_of(PARTS, &on), crash_after(crash));
+            write!(out, "{word} release={release} lies={lies} on={on}{wants} crash={crash}")
+        }
+        What::ResetFloor { name, time, crash } => {
+            let name = NAMES.get(usize::from(name)).copied().unwrap_or("?");
+            write!(out, "reset name={name} time={} crash={}", u8::from(time), crash_after(crash))
         }
         What::Stop { down_us } => write!(out, "stop down={down_us}"),
         What::Read => write!(out, "read"),
@@ -163,6 +177,18 @@ impl<'a> Fields<'a> {
     fn one_of<T: Copy>(&self, key: &str, table: &[(&'static str, T)]) -> Result<T, String> {
         let text = self.text(key)?;
         table.iter().find(|e| e.0 == text).map(|e| e.1).ok_or_else(|| format!("`{key}={text}` is not known"))
+    }
+
+    fn order(&self, goal: Goal) -> Result<Order, String> {
+        let lies = Lies::parse(self.text("lies")?)?;
+        let on: Part = self.one_of("on", PARTS)?;
+        Ok(Order { release: self.number("release")?, lies, on, goal })
+    }
+
+    fn name(&self) -> Result<u8, String> {
+        let name = self.text("name")?;
+        let at = NAMES.iter().position(|known| *known == name);
+        at.and_then(|at| u8::try_from(at).ok()).ok_or_else(|| format!("`name={name}` is not known"))
     }
 
     fn call(&self) -> Result<Call, String> {
@@ -253,6 +279,7 @@ fn parse_config(f: &Fields<'_>) -> Result<Config, String> {
         patience_us: f.number_or("patience", 400_000)?,
         poison: f.number_or("poison", 0)?,
         past: f.number_or("past", 0)?,
+        verified: f.number_or("verified", 0u8)? != 0,
     })
 }
 
@@ -262,6 +289,12 @@ fn parse_what(word: &str, f: &Fields<'_>) -> Result<What, String> {
         "loop" => What::Loop { call: f.call()?, n: f.number("n")?, think_us: f.number("think")? },
         "load" => What::Load { variant: f.number("variant")?, crash: f.optional("crash")? },
         "rollback" => What::Rollback { below: f.flag("below")?, crash: f.optional("crash")? },
+        "import" => What::Fetch { order: f.order(Goal::Import)?, crash: f.optional("crash")? },
+        "activate" => {
+            let goal = Goal::Activate(f.one_of("wants", WANTS)?);
+            What::Fetch { order: f.order(goal)?, crash: f.optional("crash")? }
+        }
+        "reset" => What::ResetFloor { name: f.name()?, time: f.flag("time")?, crash: f.optional("crash")? },
         "stop" => What::Stop { down_us: f.number("down")? },
         "read" => What::Read,
         "drain" => What::Drain { batch: f.number("batch")?, crash: f.optional("crash")? },

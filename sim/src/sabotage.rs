@@ -60,6 +60,30 @@ pub enum Sabotage {
     DrainLockShared,
     /// A rejected record never gets its name.
     RejectedLost,
+    /// Every signature is said to be good: step 1 is skipped.
+    SignatureBelieved,
+    /// A trusted key's signature of anything counts for everything.
+    PayloadDigestIgnored,
+    /// What goes through is said to have the digest that was wanted.
+    LayerHashBelieved,
+    /// The bundle is fetched once more when it is written, and is another one.
+    BundleFetchedTwice,
+    /// The lock that is written says something else under the same fingerprint.
+    LockRewritten,
+    /// Who changes `activation.json` reads no floors.
+    FloorNotKept,
+    /// The lock is written after `activation.json`, which names it.
+    LockAfterActivation,
+    /// The lock is not synced before it is renamed.
+    LockNotSynced,
+    /// The time floor is the clock.
+    TimeFloorFromClock,
+    /// A verification is not told the time floor.
+    TimeFloorUnread,
+    /// The record of a verified bundle is believed of every bundle.
+    RecordForOtherBytes,
+    /// An operator activates what passed last when a verification fails.
+    FailureIgnored,
 }
 
 /// All of them with their names.
@@ -92,4 +116,16 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::RejectionTaken, "rejection-taken"),
     (Sabotage::DrainLockShared, "drain-lock-shared"),
     (Sabotage::RejectedLost, "rejected-lost"),
+    (Sabotage::SignatureBelieved, "signature-believed"),
+    (Sabotage::PayloadDigestIgnored, "payload-digest-ignored"),
+    (Sabotage::LayerHashBelieved, "layer-hash-believed"),
+    (Sabotage::BundleFetchedTwice, "bundle-fetched-twice"),
+    (Sabotage::LockRewritten, "lock-rewritten"),
+    (Sabotage::FloorNotKept, "floor-not-kept"),
+    (Sabotage::LockAfterActivation, "lock-after-activation"),
+    (Sabotage::LockNotSynced, "lock-not-synced"),
+    (Sabotage::TimeFloorFromClock, "time-floor-from-clock"),
+    (Sabotage::TimeFloorUnread, "time-floor-unread"),
+    (Sabotage::RecordForOtherBytes, "record-for-other-bytes"),
+    (Sabotage::FailureIgnored, "failed-verification-ignored"),
 ];

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use machines::disk::{Done, FaultKind as Kind, File, Lane, Lock, Op, Replaced};
+use machines::activation::Record;
+use machines::disk::{Dir, Done, FaultKind as Kind, File, Lane, Lock, Op, Replaced};
 use machines::net::{Answer, Body, Got};
 use machines::wal::files::{CLASSES, Positions};
 
+use crate::policies;
 use crate::sabotage::Sabotage;
 use crate::world::{BACKGROUND, World, fired};
 
@@ -31,6 +33,9 @@ impl World {
         if sabotage == Sabotage::RenameWithoutSync {
             ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Activation))));
         }
+        if proc != 0 && proc < BACKGROUND {
+            self.spoil_release(sabotage, ops);
+        }
         if sabotage == Sabotage::LoadNotAtomic {
             let ours = |op: &Op| {
                 matches!(op, Op::Sync(File::Temp(Replaced::Activation)) | Op::Rename { to: File::Activation, .. })
@@ -43,6 +48,46 @@ impl World {
                     *file = File::Activation;
                 }
             }
+        }
+    }
+
+    /// The chain of a broken operator.
+    fn spoil_release(&self, sabotage: Sabotage, ops: &mut Vec<Op>) {
+        let of_lock = |op: &Op| match op {
+            Op::Put { file: File::Temp(Replaced::Lock(_)), .. } | Op::Sync(File::Temp(Replaced::Lock(_))) => true,
+            Op::Rename { to, .. } => matches!(to, File::Lock(_)),
+            Op::SyncDir(dir) => *dir == Dir::Locks,
+            _ => false,
+        };
+        let activates = ops.iter().any(of_lock);
+        match sabotage {
+            Sabotage::LockNotSynced => ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Lock(_))))),
+            Sabotage::LockAfterActivation => {
+                let mut moved: Vec<Op> = ops.extract_if(.., |op| of_lock(op)).collect();
+                let unlock = ops.pop();
+                ops.append(&mut moved);
+                ops.extend(unlock);
+            }
+            Sabotage::BundleFetchedTwice | Sabotage::LockRewritten | Sabotage::TimeFloorFromClock => {
+                for op in ops.iter_mut() {
+                    let Op::Put { file: File::Temp(what), bytes } = op else { continue };
+                    match (sabotage, what) {
+                        (Sabotage::BundleFetchedTwice, Replaced::Bundle(_)) if activates => {
+                            let other = policies::ALL.iter().find(|variant| variant.bytes != *bytes);
+                            *bytes = other.map_or_else(Vec::new, |other| other.bytes.clone());
+                        }
+                        (Sabotage::LockRewritten, Replaced::Lock(_)) => *bytes = altered(bytes, "1.0.", "9.0."),
+                        (Sabotage::TimeFloorFromClock, Replaced::Activation) => {
+                            let text = String::from_utf8_lossy(bytes);
+                            let (start, _) = text.split_once(",\"time_floor\":").unwrap_or_default();
+                            let now = self.clock.now(self.now).wall;
+                            *bytes = format!("{start},\"time_floor\":\"{now}\"}}\n").into_bytes();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -89,6 +134,17 @@ impl World {
             (Sabotage::UndeliveredRemoved, Op::Read { file: File::Positions, .. }) if proc == 0 => {
                 Some(Ok(Done::Bytes(self.positions([self.safe_on_disk(); 3])?)))
             }
+            (Sabotage::FloorNotKept, Op::Read { file: File::Activation, .. }) if proc != 0 && proc < BACKGROUND => {
+                let text = String::from_utf8_lossy(self.disk.read(File::Activation)?).into_owned();
+                let (start, rest) = text.split_once(",\"floors\":{")?;
+                let (_, end) = rest.split_once('}')?;
+                Some(Ok(Done::Bytes(format!("{start},\"floors\":{{}}{end}").into_bytes())))
+            }
+            (Sabotage::RecordForOtherBytes, Op::Read { file: File::Verified(bundle), .. }) => {
+                let there = self.disk.names().find(|file| matches!(file, File::Verified(_)))?;
+                let record = Record::parse(self.disk.read(there)?)?;
+                Some(Ok(Done::Bytes(Record { bundle: *bundle, ..record }.to_bytes())))
+            }
             (Sabotage::CursorNotSynced, Op::Sync(File::Temp(Replaced::Positions))) => Some(Ok(Done::Nothing)),
             (Sabotage::RejectedLost, Op::Rename { to: File::Rejected(_), .. }) => Some(Ok(Done::Nothing)),
             (Sabotage::DrainLockShared, Op::Lock(Lock::Drain)) => Some(Ok(Done::Nothing)),
@@ -111,4 +167,9 @@ impl World {
         }
         got
     }
+}
+
+/// The bytes with a text in them replaced.
+fn altered(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    String::from_utf8_lossy(bytes).replacen(from, to, 1).into_bytes()
 }

@@ -2,11 +2,15 @@
 
 use machines::activation::Loader;
 use machines::runtime::Runtime;
+use machines::time::Wall;
+use machines::verify::{Step, Verify};
 use machines::work::Got;
 
 use crate::ledger::NONE;
 use crate::oracles::Failure;
-use crate::plan::{Call, OpKind};
+use crate::plan::{Call, Goal, OpKind, Order};
+use crate::source::Source;
+
 /// Nanoseconds of a microsecond.
 pub(crate) const US: u64 = 1_000;
 /// Operators at once.
@@ -180,19 +184,55 @@ pub(crate) struct Node {
     pub was_failed: bool,
 }
 
+/// What an operator's process does.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    /// It verifies a release.
+    Verifying(Box<Verify>),
+    /// It changes what is in force.
+    Changing(Box<Loader>),
+}
+
+/// What an operator asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    Load,
+    /// With `--below-floor` or without.
+    Rollback {
+        below: bool,
+    },
+    /// A release.
+    Fetch(Order),
+    ResetFloor {
+        name: u8,
+        time: bool,
+    },
+}
+
+impl Errand {
+    /// Whether it is about which policy is in force.
+    pub(crate) const fn sets_policy(self) -> bool {
+        match self {
+            Self::Load | Self::Rollback { .. } => true,
+            Self::Fetch(order) => matches!(order.goal, Goal::Activate(_)),
+            Self::ResetFloor { .. } => false,
+        }
+    }
+}
+
 /// An operator's process.
 #[derive(Debug)]
 pub(crate) struct Operator {
-    pub machine: Box<Loader>,
+    pub deed: Deed,
+    pub errand: Errand,
+    /// Of one that fetches a release.
+    pub checking: Option<Box<Checking>>,
     pub effects: u32,
     pub crash: Option<u32>,
-    pub rollback: bool,
-    /// A rollback with `--below-floor`.
-    pub below: bool,
     pub locked: bool,
     /// What `activation.json` was when the lock was taken.
     pub before: u64,
-    /// The same with all bundles.
+    /// The same with all bundles, locks and records.
     pub before_all: u64,
     pub commits: u32,
     pub faulted: bool,
@@ -201,11 +241,26 @@ pub(crate) struct Operator {
     pub epoch: u32,
 }
 
+/// A verification under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Checking {
+    pub source: Source,
+    /// The node's time floor when it began.
+    pub floor: Wall,
+    /// The earliest and the latest that the clock has said meanwhile.
+    pub clock: (Wall, Wall),
+    /// Steps that ended, in order: passed, failed, skipped.
+    pub steps: Vec<(Step, Option<bool>)>,
+    /// What passed: a release and the date of its signature.
+    pub passed: Option<(u8, Wall)>,
+}
+
 #[derive(Debug)]
 pub(crate) enum Job {
     Evaluate { call: u32, variant: u8 },
     Tool { call: u32 },
-    Open(Option<Got>),
+    /// What is known beforehand.
+    Known(Option<Got>),
 }
 
 #[derive(Debug)]

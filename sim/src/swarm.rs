@@ -1,12 +1,16 @@
 //! From a seed to a plan: which kinds of faults a run has, how the node is configured, what its users do and what breaks.
 
 use crate::disk::Survival;
-use crate::plan::{Call, Config, Crash, FileKind, KINDS, MANNERS, Manner, Mask, OpKind, Plan, Step, Tool, What, When};
+use crate::plan::{
+    Call, Config, Crash, FileKind, Goal, KINDS, LIES, Lies, MANNERS, Manner, Mask, OpKind, Order, PARTS, Part, Plan,
+    Step, Tool, WANTS, Wants, What, When,
+};
 use crate::policies::{self, BARRING, BROKEN, GOOD, INCOMPATIBLE, OLD, UNCOMPILABLE};
+use crate::releases::{self, COUNT, FUTURE};
 use crate::rng::{Rng, Stream};
 
 /// In how many of 48 runs each kind is on, in the order of `plan::KINDS`.
-const ODDS: [(&str, u64); 30] = [
+const ODDS: [(&str, u64); 34] = [
     ("process", 24),
     ("power", 24),
     ("double", 16),
@@ -37,6 +41,10 @@ const ODDS: [(&str, u64); 30] = [
     ("collector", 16),
     ("poison", 6),
     ("past", 5),
+    ("releases", 6),
+    ("lies", 30),
+    ("years", 16),
+    ("verified", 20),
 ];
 
 /// The plan of a seed.
@@ -64,8 +72,20 @@ pub fn mask(seed: u64) -> Mask {
     let calm = rng.ratio(1, 12);
     for (kind, odds) in ODDS {
         let on = rng.ratio(odds, 48);
-        let load = ["loads", "badtools", "badpolicies", "tinylog", "bursts", "reader", "drain", "drains", "past"];
-        let load = load.contains(&kind);
+        const LOAD: [&str; 11] = [
+            "loads",
+            "badtools",
+            "badpolicies",
+            "tinylog",
+            "bursts",
+            "reader",
+            "drain",
+            "drains",
+            "past",
+            "releases",
+            "verified",
+        ];
+        let load = LOAD.contains(&kind);
         mask.set(kind, on && (load || !calm));
     }
     mask
@@ -90,6 +110,7 @@ fn config(seed: u64, mask: Mask) -> Config {
         policy: if mask.has("nopolicy") { None } else { Some(u8::try_from(rng.range(0, 3)).unwrap_or(0)) },
         sync_us: rng.pick(&[60, 200, 500, 1_500, 4_000], 500),
         heal_us,
+        verified: mask.has("releases") && mask.has("verified"),
         ..delivery(seed, mask)
     }
 }
@@ -217,6 +238,50 @@ fn drains(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
     }
 }
 
+/// Releases are verified, put in force, stored; floors are reset; and the clock is off by years.
+fn fetches(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
+    let mut rng = Rng::new(seed, Stream::Load, 2);
+    let mut at = rng.range(0, end / 3);
+    for _ in 0..rng.range(1, 5) {
+        let crash = (mask.has("loadcrash") && rng.ratio(1, 2)).then(|| rng.range32(1, 90));
+        let what = match rng.range(0, 11) {
+            0 => What::ResetFloor { name: u8::from(rng.ratio(1, 5)), time: rng.ratio(1, 2), crash },
+            1 | 2 if mask.has("verified") => What::Load { variant: variant(&mut rng, mask), crash },
+            _ => What::Fetch { order: order(&mut rng, mask), crash },
+        };
+        steps.push(Step { when: When::At(at), what });
+        // Now and then two at once.
+        let apart = if rng.ratio(1, 6) { 3_000 } else { end / 2 };
+        at = (at + rng.range(0, apart)).min(end);
+    }
+    if mask.has("years") {
+        let mut rng = Rng::new(seed, Stream::Faults, 3_000);
+        for _ in 0..rng.range(1, 2) {
+            let years = i64::try_from(rng.range(1, 40)).unwrap_or(1);
+            let by = years * 31_557_600_000_000 * if rng.ratio(1, 2) { 1 } else { -1 };
+            steps.push(Step { when: When::At(rng.range(0, end)), what: What::Jump { by_us: by } });
+        }
+    }
+}
+
+fn order(rng: &mut Rng, mask: Mask) -> Order {
+    let release = match rng.range(0, 9) {
+        0 => FUTURE,
+        1..=6 => u8::try_from(rng.range(0, u64::from(releases::GOOD) - 1)).unwrap_or(0),
+        _ => u8::try_from(rng.range(u64::from(releases::GOOD), u64::from(COUNT) - 1)).unwrap_or(0),
+    };
+    let lies = match rng.range(0, 5) {
+        _ if !mask.has("lies") => Lies::default(),
+        0 | 1 => Lies(1 << rng.range32(0, u32::try_from(LIES.len()).unwrap_or(1) - 1)),
+        2 => Lies(rng.range32(0, (1 << LIES.len()) - 1)),
+        _ => Lies::default(),
+    };
+    let (_, on) = rng.pick(PARTS, ("any", Part::Any));
+    let wants = if rng.ratio(1, 2) { Wants::Anything } else { rng.pick(WANTS, ("anything", Wants::Anything)).1 };
+    let goal = if rng.ratio(1, 4) { Goal::Import } else { Goal::Activate(wants) };
+    Order { release, lies, on: if rng.ratio(1, 2) { Part::Any } else { on }, goal }
+}
+
 /// The collector misbehaves for a while, some times.
 fn collector(seed: u64, end: u64, steps: &mut Vec<Step>) {
     let mut rng = Rng::new(seed, Stream::Faults, 2_000);
@@ -327,7 +392,9 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
                     FileKind::Positions,
                 ];
                 let policy = [FileKind::Bundle, FileKind::Bundle, FileKind::Activation];
-                let file = if mask.has("loads") && rng.ratio(1, 2) {
+                let file = if mask.has("releases") && rng.ratio(1, 2) {
+                    rng.pick(&[FileKind::Lock, FileKind::Lock, FileKind::Bundle, FileKind::Activation], FileKind::Lock)
+                } else if mask.has("loads") && rng.ratio(1, 2) {
                     rng.pick(&policy, FileKind::Bundle)
                 } else {
                     rng.pick(&FILES, FileKind::Live)
@@ -355,6 +422,9 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
     if mask.has("drains") {
         drains(seed, mask, end, steps);
     }
+    if mask.has("releases") {
+        fetches(seed, mask, end, steps);
+    }
     if mask.has("collector") {
         collector(seed, end, steps);
     }
@@ -371,7 +441,7 @@ mod tests {
             let on = masks.iter().filter(|m| m.has(kind)).count();
             assert!((20..1_980).contains(&on), "{kind} is on in {on} of 2000 runs");
         }
-        let mut distinct: Vec<u32> = masks.iter().map(|m| m.0).collect();
+        let mut distinct: Vec<u64> = masks.iter().map(|m| m.0).collect();
         distinct.sort_unstable();
         distinct.dedup();
         assert!(distinct.len() > 1_500, "{} distinct masks", distinct.len());

@@ -30,14 +30,15 @@ impl World {
             Op::OpenBundle(bytes) => {
                 let got = Got::Opened(policies::open(&bytes));
                 let noise = draw(self.plan.seed, Stream::WorkLatency, tag.0, bytes.len() as u64 | 1 << 32);
-                self.schedule(proc, tag, Job::Open(Some(got)), Some(100_000 + noise % 800_000));
+                self.schedule(proc, tag, Job::Known(Some(got)), Some(100_000 + noise % 800_000));
             }
             Op::CancelTool => self.cancel(tag),
-            Op::Artifact(_) | Op::CheckSignature { .. } => panic!("nothing here verifies: {tag:?}"),
+            Op::Artifact(ask) => self.ask_source(proc, tag, &ask),
+            Op::CheckSignature { message, signature } => self.check_signature(proc, tag, &message, &signature),
         }
     }
 
-    fn schedule(&mut self, proc: usize, tag: Tag, job: Job, takes: Option<u64>) {
+    pub(crate) fn schedule(&mut self, proc: usize, tag: Tag, job: Job, takes: Option<u64>) {
         let proc = u8::try_from(proc).unwrap_or(0);
         let epoch = match usize::from(proc).checked_sub(1) {
             None => self.node.epoch,
@@ -114,7 +115,7 @@ impl World {
         }
         self.trace.record(12, u64::from(slot), self.now);
         let got = match &mut work.job {
-            Job::Open(got) => got.take(),
+            Job::Known(got) => got.take(),
             Job::Evaluate { call, variant } => {
                 let (call, variant) = (*call, *variant);
                 self.evaluated(call, variant)
@@ -128,7 +129,7 @@ impl World {
         if proc == 0 {
             self.feed(Event::Work(tag, got));
         } else {
-            self.feed_operator(proc, Event::Work(tag, got));
+            self.operator_work(proc, tag, got);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::lanes::{LANES, Queue};
 use crate::ledger::{Ledger, NONE};
 use crate::marks::{Counts, Mark};
 use crate::oracles::{Commit, Failure, Oracle};
+use crate::oracles_release::Supply;
 use crate::plan::{Call, Plan, What, When};
 use crate::rng::{Stream, draw};
 use crate::sabotage::Sabotage;
@@ -90,6 +91,7 @@ pub struct World {
     pub(crate) log_id: Option<machines::ids::Uuid>,
     /// Fingerprints of what was written as `telemetry.base`.
     pub(crate) bases: Vec<u64>,
+    pub(crate) supply: Supply,
 }
 
 impl World {
@@ -114,6 +116,12 @@ impl World {
     pub fn answers(&self) -> impl Iterator<Item = (u32, u16, bool)> + '_ {
         let answered = self.calls.iter().filter(|rec| rec.stage == Stage::Answered);
         answered.map(|rec| (rec.call.id, rec.status, rec.allow))
+    }
+
+    /// How the verifications of the last run ended, in that order.
+    #[must_use]
+    pub fn verdicts(&self) -> &[crate::oracles_release::Verdict] {
+        &self.supply.verdicts
     }
 
     /// Runs a plan from beginning to end.
@@ -207,6 +215,7 @@ impl World {
         self.probe = 0;
         self.log_id = None;
         self.bases.clear();
+        self.supply.reset();
         if let Some(lines) = &mut self.timeline {
             lines.clear();
         }
@@ -231,6 +240,8 @@ impl World {
                 }
                 What::Load { .. }
                 | What::Rollback { .. }
+                | What::Fetch { .. }
+                | What::ResetFloor { .. }
                 | What::Stop { .. }
                 | What::Read
                 | What::Drain { .. }
@@ -358,6 +369,8 @@ impl World {
             }
             What::Load { variant, crash } => self.load(variant, crash),
             What::Rollback { below, crash } => self.rollback(below, crash),
+            What::Fetch { order, crash } => self.fetch(order, crash),
+            What::ResetFloor { name, time, crash } => self.reset_floor(name, time, crash),
             What::Stop { down_us } => self.stop_node(down_us),
             What::Read => self.read_log(),
             What::Drain { batch, crash } => {

@@ -201,7 +201,7 @@ pub fn activation(layout: &PolicyLayout) -> Result<Activation, Failure> {
 }
 
 /// A lock in force, for JSON.
-fn lock_slot(lock: &LockSlot) -> Value {
+pub fn lock_slot(lock: &LockSlot) -> Value {
     object([
         ("fingerprint", Value::from(format!("blake3:{}", lock.fingerprint))),
         ("name", Value::from(lock.name.as_str())),

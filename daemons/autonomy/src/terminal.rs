@@ -5,24 +5,44 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
 use io_artifacts::keys::{PASSWORD_VARIABLE, Password};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
 /// The longest password, in bytes.
 const MAX_PASSWORD: u64 = 4096;
 
-/// Asks for a password without showing it.
+/// Asks for the password of a key that is there.
 ///
 /// # Errors
 /// When there is no terminal, or it is closed.
 pub fn ask_password(prompt: &str) -> Result<Password, Failure> {
+    let mut typed = ask(prompt)?;
+    Ok(Password::new(std::mem::take(&mut *typed)))
+}
+
+/// Asks for a new password, twice.
+///
+/// # Errors
+/// As [`ask_password`], and when the two differ.
+pub fn ask_new_password(what: &str) -> Result<Password, Failure> {
+    let mut first = ask(&format!("Password for {what}: "))?;
+    let second = ask("The same again: ")?;
+    if first != second {
+        return Err(Failure::refused("the two passwords differ; nothing was made"));
+    }
+    Ok(Password::new(std::mem::take(&mut *first)))
+}
+
+/// What is typed, without showing it.
+fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
         Failure::usage(format!("there is no terminal to ask for the password; set {PASSWORD_VARIABLE} (it may be empty)"))
     })?;
     let failed = |error: std::io::Error| Failure::refused(format!("the terminal gives no password: {error}"));
     let _hidden = Hidden::start(&tty).map_err(failed)?;
     (&tty).write_all(prompt.as_bytes()).map_err(failed)?;
-    let mut line = zeroize::Zeroizing::new(Vec::with_capacity(256));
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
     let read = BufReader::new((&tty).take(MAX_PASSWORD)).read_until(b'\n', &mut line);
     (&tty).write_all(b"\n").map_err(failed)?;
     if read.map_err(failed)? == 0 {
@@ -31,17 +51,7 @@ pub fn ask_password(prompt: &str) -> Result<Password, Failure> {
     while matches!(line.last(), Some(b'\n' | b'\r')) {
         line.pop();
     }
-    Ok(Password::new(std::mem::take(&mut *line)))
-}
-
-/// Asks for a new password, twice.
-///
-/// # Errors
-/// As [`ask_password`], and when the two differ.
-pub fn ask_new_password(what: &str) -> Result<Password, Failure> {
-    let first = ask_password(&format!("Password for {what}: "))?;
-    let second = ask_password("The same again: ")?;
-    if first == second { Ok(first) } else { Err(Failure::refused("the two passwords differ; nothing was made")) }
+    Ok(line)
 }
 
 /// A terminal that shows nothing of what is typed, until this goes away.

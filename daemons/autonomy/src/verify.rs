@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
-use io_artifacts::verify as driver;
+use crate::driver;
 use io_node::policies::{self, Limits};
 use machines::json::Value;
 use machines::oci::Reference;

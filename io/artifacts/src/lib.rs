@@ -8,5 +8,6 @@ mod fault;
 pub mod keys;
 pub mod serve;
 pub mod source;
+pub mod verify;
 
 pub use self::fault::Fault;

@@ -85,7 +85,7 @@ pub struct Draft {
 /// `agent_artifact`: the agent's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentArtifact {
-    /// `ref`: where the image was, as written; a reference of [`crate::oci::Reference`] in printable ASCII.
+    /// `ref`: where the image was, as written, 1 to 255 bytes of printable ASCII.
     pub reference: String,
     /// `digest`: the image's manifest, or its index where there is one. It alone says which image.
     pub digest: Digest,
@@ -94,7 +94,7 @@ pub struct AgentArtifact {
 /// `policy_bundle`: the policy that belongs to the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyBundle {
-    /// `ref`: where the bundle was, as written; a reference of [`crate::oci::Reference`] in printable ASCII.
+    /// `ref`: where the bundle was, as written, 1 to 255 bytes of printable ASCII.
     pub reference: String,
     /// `digest`: SHA-256 of the bundle's own bytes.
     pub digest: Digest,

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::{canonical, oci, semver};
+use crate::{canonical, semver};
 
 /// Why a lock is refused. Fields are named by their path, like `agent_artifact.digest`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +54,5 @@ pub enum Refusal {
         field: String,
         /// What is wrong with it.
         cause: semver::Refusal,
-    },
-    /// A reference is none.
-    #[error("lock: {field}: {cause}")]
-    Reference {
-        /// The field.
-        field: String,
-        /// What is wrong with it.
-        cause: oci::Refusal,
     },
 }

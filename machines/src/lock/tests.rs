@@ -386,10 +386,8 @@ fn bad_values_are_refused_with_field_and_wish() {
         assert!(refusal.to_string().starts_with("lock: runtime.required_version: "), "{bad}: {refusal}");
     }
     for path in ["agent_artifact.ref", "policy_bundle.ref"] {
-        for bad in ["app", "localhost/App", "localhost/app@sha256:00", "oci:"] {
-            assert!(matches!(read(&with(path, bad)), Err(Refusal::Reference { field, .. }) if field == path), "{bad}");
-        }
         for bad in [
+            "",
             "localhost/app:v 1",
             "oci:gr\u{f6}sse",
             "oci:a\u{202e}b",
@@ -434,8 +432,8 @@ fn what_would_not_be_read_is_not_made() {
     assert!(refused(Draft { name: "A".into(), ..draft() }).starts_with("lock: name must be 1 to 64"));
     assert!(refused(Draft { sequence: MAX_SEQUENCE + 1, ..draft() }).starts_with("lock: sequence is 9007199254740992"));
     assert!(refused(Draft { channels: vec!["a".into(), "a".into()], ..draft() }).contains("channels must be"));
-    let agent = AgentArtifact { reference: "app".into(), ..draft().agent_artifact };
-    assert!(refused(Draft { agent_artifact: agent, ..draft() }).starts_with("lock: agent_artifact.ref: "));
+    let agent = AgentArtifact { reference: "an app".into(), ..draft().agent_artifact };
+    assert!(refused(Draft { agent_artifact: agent, ..draft() }).starts_with("lock: agent_artifact.ref must be"));
     assert!(Lock::new(Draft { sequence: MAX_SEQUENCE, ..draft() }).unwrap().matches());
 }
 

@@ -155,6 +155,11 @@ impl<S> Streamed<S> {
         self.size
     }
 
+    /// Where it went, whatever it is.
+    pub(crate) fn into_sink(self) -> S {
+        self.sink
+    }
+
     /// What went through, when it is what `descriptor` says.
     ///
     /// # Errors
@@ -174,6 +179,11 @@ impl<S> Streamed<S> {
 }
 
 impl<S> Matched<S> {
+    /// The same blob in the sink within its sink, when there is one.
+    pub(crate) fn transpose<T>(self, inner: impl FnOnce(S) -> Option<T>) -> Option<Matched<T>> {
+        Some(Matched { sink: inner(self.sink)?, digest: self.digest, size: self.size })
+    }
+
     /// Where it went.
     #[must_use]
     pub fn into_sink(self) -> S {

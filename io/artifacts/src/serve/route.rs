@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(refused(&format!("/v2/a/manifests/{tag}")), 404, "{tag:?}");
         }
         let upper = DIGEST.to_uppercase();
-        for digest in ["", "..", "sha256:", "sha256:../../x", "sha512:00", "md5:00", upper.as_str(), &format!("{DIGEST}0")] {
+        for digest in ["", "..", "sha256:", "sha256:..", "sha512:00", "md5:00", upper.as_str(), &format!("{DIGEST}0")] {
             for kind in ["blobs", "referrers"] {
                 assert_eq!(refused(&format!("/v2/a/{kind}/{digest}")), 400, "{digest:?}");
             }

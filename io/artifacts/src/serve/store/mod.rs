@@ -280,5 +280,3 @@ fn lock(root: &Root, shared: bool) -> Result<OwnedFd, StoreError> {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -123,7 +123,7 @@ impl Scan<'_> {
         }
         let mut tail = vec![0; usize::try_from(left).unwrap_or(0)];
         self.read(&mut tail, at)?;
-        if tail.iter().any(|b| *b != 0) || left % STEP != 0 {
+        if tail.iter().any(|b| *b != 0) || !left.is_multiple_of(STEP) {
             return Err(self.malformed(at, tar::BEHIND_END));
         }
         Ok(())

@@ -1,0 +1,576 @@
+//! What must hold of releases: **I-S1** nothing is in force that did not pass all four steps on the very bytes, **I-S2** no
+//! activation below a floor, **I-S3** what `activation.json` names is there and durable.
+//!
+//! What is true of a release stands in `releases.rs`; `activation.json` is read here by its documented form.
+
+use machines::disk::File;
+use machines::ids::Hash32;
+use machines::time::Wall;
+use machines::verify::{self, Failed, Passed, Step};
+
+use crate::marks::Mark;
+use crate::oracles::{Commit, Oracle};
+use crate::plan::{Goal, NAMES, Order, Wants};
+use crate::policies;
+use crate::releases::{self, ALL, Expect, Release};
+use crate::world::{Checking, Errand, World, fired};
+
+/// Nothing: no policy, no release.
+pub const NOTHING: u8 = u8::MAX;
+/// Something that nobody made.
+pub const UNKNOWN: u8 = u8::MAX - 1;
+
+/// How a verification ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This release passed.
+    Passed(u8),
+    /// This step failed.
+    Failed(Step),
+    /// The source could not be reached or read.
+    Source,
+}
+
+/// What `activation.json` says, by numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The policy in force.
+    pub variant: u8,
+    /// The release whose lock it came with.
+    pub lock: u8,
+    /// The last known good policy.
+    pub lkg: u8,
+    /// The release whose lock that came with.
+    pub lkg_lock: u8,
+    /// The floors of `NAMES`.
+    pub floors: [Option<u64>; 2],
+    /// The time floor.
+    pub time: Option<Wall>,
+}
+
+/// A file that says nothing.
+pub const EMPTY: Seen =
+    Seen { variant: NOTHING, lock: NOTHING, lkg: NOTHING, lkg_lock: NOTHING, floors: [None; 2], time: None };
+
+/// What a run has verified so far.
+#[derive(Debug, Default)]
+pub(crate) struct Supply {
+    /// Releases that passed on this node, as a set.
+    passed: u64,
+    /// The highest sequence of each name that was reported as put in force, since its floor was reset.
+    highest: [u64; 2],
+    /// The latest date that was reported as taken note of.
+    time: Option<Wall>,
+    /// How verifications ended.
+    pub verdicts: Vec<Verdict>,
+    /// What a broken operator keeps.
+    pub last: Option<verify::Verified<verify::Release>>,
+}
+
+impl Supply {
+    pub(crate) fn reset(&mut self) {
+        self.passed = 0;
+        self.highest = [0; 2];
+        self.time = None;
+        self.verdicts.clear();
+        self.last = None;
+    }
+
+    /// A release was in force before the story begins.
+    pub(crate) fn installed(&mut self, release: &Release) {
+        self.passed |= 1 << release.number;
+        self.highest[0] = release.sequence;
+    }
+
+    fn has_passed(&self, number: u8) -> bool {
+        number < releases::COUNT && self.passed >> number & 1 == 1
+    }
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    let rest = text.split_once(from)?.1;
+    Some(rest.rsplit_once(to)?.0)
+}
+
+fn variant(slot: &str) -> u8 {
+    let digest = slot.strip_prefix("{\"bundle\":\"sha256:").and_then(|rest| rest.get(..64));
+    let Some(digest) = digest.and_then(|hex| Hash32::parse_hex(hex.as_bytes())) else {
+        return if slot == "null" { NOTHING } else { UNKNOWN };
+    };
+    policies::ALL.iter().find(|v| v.digest == digest).map_or(UNKNOWN, |v| v.number)
+}
+
+fn lock(slot: &str) -> u8 {
+    if slot == "null" {
+        return NOTHING;
+    }
+    let known = ALL.releases.iter().find(|release| release.slots.iter().any(|known| known == slot));
+    known.map_or(UNKNOWN, |release| release.number)
+}
+
+/// Reads `activation.json`; `None` when it is no whole file.
+pub(crate) fn read(bytes: &[u8]) -> Option<Seen> {
+    let text = std::str::from_utf8(bytes).ok()?.strip_suffix("}\n")?;
+    let (slots, rest) = text.strip_prefix("{\"current\":")?.split_once(",\"floors\":{")?;
+    let (slots, in_force) = slots.rsplit_once(",\"lock\":")?;
+    let (current, lkg) = slots.split_once(",\"lkg\":")?;
+    let (floors, time) = rest.split_once("},\"time_floor\":")?;
+    let floor = |name: &str| {
+        let rest = floors.split_once(&format!("\"{name}\":"))?.1;
+        rest.split(',').next()?.parse().ok()
+    };
+    Some(Seen {
+        variant: variant(current),
+        lock: lock(in_force),
+        lkg: variant(lkg),
+        lkg_lock: between(lkg, ",\"lock\":", "}").map_or(NOTHING, lock),
+        floors: NAMES.map(floor),
+        time: time.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(Wall::parse_rfc3339),
+    })
+}
+
+/// Whether a date is young enough: surely, surely not, or it hangs on when the clock was read.
+fn is_fresh(at: Wall, floor: Wall, clock: (Wall, Wall)) -> Option<bool> {
+    let young = |today: Wall| today.max(floor).since(at) <= verify::MAX_AGE;
+    let (early, late) = (young(clock.0), young(clock.1));
+    (early == late).then_some(early)
+}
+
+impl World {
+    /// What `activation.json` says now, with its fingerprint.
+    pub(crate) fn seen_on_disk(&self) -> Option<(Seen, u64)> {
+        let seen = read(self.disk.read(File::Activation)?)?;
+        Some((seen, self.disk.fingerprint(|file| file == File::Activation)))
+    }
+
+    /// A verification ended: as it must, and with the steps in order.
+    pub(crate) fn check_verdict(&mut self, proc: usize, result: &Result<Passed, Failed>) {
+        let Some(operator) = self.operator(proc) else { return };
+        let Errand::Fetch(order) = operator.errand else { return };
+        let Some(checking) = operator.checking.take() else { return };
+        let failed = match result {
+            Ok(_) => 4,
+            Err(Failed::Step(step, _)) => usize::from(step.number()) - 1,
+            Err(Failed::Source(_)) => checking.steps.len(),
+        };
+        let in_order = checking.steps.iter().zip(Step::ALL).enumerate().all(|(at, ((step, how), want))| {
+            let wanted = match at.cmp(&failed) {
+                std::cmp::Ordering::Less => Some(true),
+                std::cmp::Ordering::Equal => Some(false),
+                std::cmp::Ordering::Greater => None,
+            };
+            *step == want && *how == wanted
+        });
+        let whole = checking.steps.len() == 4 || matches!(result, Err(Failed::Source(_)));
+        if !in_order || !whole {
+            let steps = checking.steps.clone();
+            return self.fail(Oracle::Verdict, || format!("the steps {steps:?} ended with {result:?}"));
+        }
+        let verdict = match result {
+            Ok(passed) => self.check_passed(proc, &checking, passed),
+            Err(Failed::Step(step, _)) => Verdict::Failed(*step),
+            Err(Failed::Source(_)) => Verdict::Source,
+        };
+        self.supply.verdicts.push(verdict);
+        if self.failure.is_none() {
+            self.check_honest(&order, &checking, verdict);
+            self.mark_verdict(&order, &checking, verdict);
+        }
+    }
+
+    /// **I-S1**: what passed is, byte by byte, a release of which every part is genuine and young enough.
+    fn check_passed(&mut self, proc: usize, checking: &Checking, passed: &Passed) -> Verdict {
+        let Some(got) = passed.release.as_ref().map(verify::Verified::get) else {
+            self.fail(Oracle::Verdict, || "a verification that requires lock and policy passed without a release".into());
+            return Verdict::Source;
+        };
+        let found = releases::by_image(&got.image).filter(|release| release.is_genuine());
+        let Some(release) = found else {
+            self.fail(Oracle::Unverified, || format!("{got:?} passed, and it is not genuine"));
+            return Verdict::Source;
+        };
+        let number = release.number;
+        let policy = policies::variant(release.variant);
+        let same = got.lock_bytes == release.lock
+            && policy.is_some_and(|policy| policy.bytes == got.bundle_bytes && policy.digest == got.bundle.digest);
+        if !same {
+            self.fail(Oracle::Unverified, || format!("release {number} passed with another lock or policy"));
+        }
+        if let Some(blob) = release.blobs.iter().find(|blob| !checking.source.honest.contains(blob)) {
+            self.fail(Oracle::Unverified, || format!("release {number} passed, and {blob} never came as it was pushed"));
+        }
+        if !release.dates.contains(&got.signed_at) {
+            let at = got.signed_at;
+            self.fail(Oracle::Unverified, || format!("release {number} passed with the date {at}, which nobody signed"));
+        } else if is_fresh(got.signed_at, checking.floor, checking.clock) == Some(false) {
+            let (at, floor, clock) = (got.signed_at, checking.floor, checking.clock);
+            self.fail(Oracle::Unverified, || {
+                format!("release {number} passed, signed at {at}, floor {floor}, by the clock {clock:?}")
+            });
+        }
+        self.supply.passed |= 1 << number;
+        if let Some(operator) = self.operator(proc) {
+            operator.checking = Some(Box::new(Checking { passed: Some((number, got.signed_at)), ..checking.clone() }));
+        }
+        Verdict::Passed(number)
+    }
+
+    /// A source that told the truth gets the verdict that the release deserves, and an unreachable one is not blamed on it.
+    fn check_honest(&mut self, order: &Order, checking: &Checking, verdict: Verdict) {
+        if verdict == Verdict::Source && !checking.source.out_of_reach {
+            return self.fail(Oracle::Verdict, || "a source that always answered is called unreachable".into());
+        }
+        let Some(release) = releases::release(order.release) else { return };
+        if checking.source.lied || checking.source.misleads() {
+            return;
+        }
+        let newest = release.dates.iter().max().copied();
+        let fresh = newest.map_or(Some(false), |at| is_fresh(at, checking.floor, checking.clock));
+        let first = Verdict::Failed(Step::Signature);
+        let fine = match (release.expect, fresh) {
+            (Expect::Pass | Expect::Either, Some(false)) => verdict == first,
+            (Expect::Pass, Some(true)) => verdict == Verdict::Passed(release.number),
+            (Expect::Pass, None) | (Expect::Either, _) => {
+                verdict == Verdict::Passed(release.number) || verdict == first
+            }
+            (Expect::Fail(step), Some(true)) => verdict == Verdict::Failed(step),
+            (Expect::Fail(step), _) => verdict == Verdict::Failed(step) || verdict == first,
+        };
+        if !fine {
+            let (number, expect) = (release.number, release.expect);
+            self.fail(Oracle::Verdict, || {
+                format!("release {number} from an honest source: {verdict:?} where it must be {expect:?}, fresh: {fresh:?}")
+            });
+        }
+    }
+
+    fn mark_verdict(&mut self, order: &Order, checking: &Checking, verdict: Verdict) {
+        let source = &checking.source;
+        match verdict {
+            Verdict::Source => self.hit(Mark::SourceOutOfReach),
+            Verdict::Failed(step) => {
+                self.hit(match step {
+                    Step::Signature => Mark::RejectedStep1,
+                    Step::Digest => Mark::RejectedStep2,
+                    Step::Fingerprint => Mark::RejectedStep3,
+                    Step::Compatibility => Mark::RejectedStep4,
+                });
+                if source.lied {
+                    self.hit(Mark::LieRejected);
+                }
+                let release = releases::release(order.release).filter(|r| r.is_genuine() && !source.lied);
+                let Some(at) = release.filter(|_| !source.misleads()).and_then(|r| r.dates.iter().max().copied()) else {
+                    return;
+                };
+                let young = |today: Wall| today.since(at) <= verify::MAX_AGE;
+                match (young(checking.clock.1), young(checking.floor)) {
+                    (true, false) => self.hit(Mark::ExpiredByFloor),
+                    (false, true) => self.hit(Mark::ExpiredByClock),
+                    (true, true) | (false, false) => {}
+                }
+            }
+            Verdict::Passed(number) => {
+                let Some(release) = releases::release(number) else { return };
+                let marks = [
+                    (release.crowded, Mark::CrowdedPassed),
+                    (release.index, Mark::IndexPassed),
+                    (source.lied, Mark::PassedInSpite),
+                    (source.tells("moved"), Mark::TagMoved),
+                ];
+                for (_, mark) in marks.into_iter().filter(|(reached, _)| *reached) {
+                    self.hit(mark);
+                }
+            }
+        }
+    }
+
+    /// `activation.json` was replaced: **I-S1** to **I-S3** of what it says now, against what it said `before`.
+    pub(crate) fn check_replaced(&mut self, proc: usize, before: Option<&Seen>, now: &Seen) {
+        self.check_named(now, true);
+        let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get(p)) else { return };
+        let errand = operator.errand;
+        let passed = operator.checking.as_ref().and_then(|checking| checking.passed);
+        if let Some(words) = self.unverified(errand, passed, before, now) {
+            return self.fail(Oracle::Unverified, || words);
+        }
+        let damaged = self.has_fired(fired::MEDIA_POLICY);
+        let sets = match errand {
+            Errand::Load | Errand::Rollback { below: false } => true,
+            Errand::Fetch(order) => matches!(order.goal, Goal::Activate(_)),
+            Errand::Rollback { below: true } | Errand::ResetFloor { .. } => false,
+        };
+        if let Some(release) = releases::release(now.lock).filter(|_| sets && !damaged) {
+            let highest = self.supply.highest.get(usize::from(release.name)).copied().unwrap_or(0);
+            if release.sequence < highest {
+                let (number, sequence) = (release.number, release.sequence);
+                return self.fail(Oracle::BelowFloor, || {
+                    format!("release {number} (sequence {sequence}) is in force after sequence {highest} was")
+                });
+            }
+            if let (Errand::Fetch(order), Some(before)) = (errand, before)
+                && let Some(code) = refusal(release, &order, before)
+            {
+                let number = release.number;
+                return self.fail(Oracle::Verdict, || format!("release {number} is in force in spite of {code}"));
+            }
+        }
+        if let Errand::ResetFloor { name, time } = errand {
+            if let Some(highest) = self.supply.highest.get_mut(usize::from(name)) {
+                *highest = 0;
+            }
+            self.supply.time = self.supply.time.filter(|_| !time);
+        }
+        if now.time < self.supply.time && !damaged {
+            return self.fail(Oracle::TimeFloor, || format!("the time floor went back to {:?}", now.time));
+        }
+        if let Some(before) = before.filter(|_| !damaged) {
+            self.check_floors(errand, passed, before, now);
+        }
+    }
+
+    /// Why what is in force now did not pass, if so.
+    fn unverified(
+        &self,
+        errand: Errand,
+        passed: Option<(u8, Wall)>,
+        before: Option<&Seen>,
+        now: &Seen,
+    ) -> Option<String> {
+        let lock = now.lock;
+        let release = releases::release(lock);
+        if lock == UNKNOWN || release.is_some_and(|release| !release.is_genuine() || release.variant != now.variant) {
+            return Some(format!("a lock is in force that no release has with this policy: {now:?}"));
+        }
+        let same = before.is_none_or(|b| (b.variant, b.lock) == (now.variant, now.lock));
+        match errand {
+            Errand::Fetch(Order { goal: Goal::Activate(_), .. }) => (passed.map(|p| p.0) != Some(lock))
+                .then(|| format!("release {lock} is in force where {passed:?} was verified")),
+            Errand::Fetch(Order { goal: Goal::Import, .. }) | Errand::ResetFloor { .. } => {
+                (!same).then(|| format!("something else is in force after what changes nothing: {now:?}"))
+            }
+            Errand::Load if self.plan.config.verified => (!self.supply.has_passed(lock))
+                .then(|| format!("policy {} is loaded and never passed the four steps here", now.variant)),
+            Errand::Load => (lock != NOTHING).then(|| format!("a load without a record came with lock {lock}")),
+            Errand::Rollback { .. } => {
+                let back = before.is_none_or(|b| (b.lkg, b.lkg_lock) == (now.variant, now.lock));
+                (!back).then(|| format!("a rollback went elsewhere than back: {now:?}"))
+            }
+        }
+    }
+
+    /// **I-S2**: floors are exactly what this change makes of them, and the time floor moves to verified dates alone.
+    fn check_floors(&mut self, errand: Errand, passed: Option<(u8, Wall)>, before: &Seen, now: &Seen) {
+        let mut floors = before.floors;
+        let mut times = vec![before.time];
+        match errand {
+            Errand::Fetch(_) => times = vec![before.time.max(passed.map(|p| p.1))],
+            Errand::Load if now.lock != NOTHING => {
+                let dates = releases::release(now.lock).map_or(&[][..], |release| release.dates.as_slice());
+                times = dates.iter().map(|date| before.time.max(Some(*date))).collect();
+            }
+            Errand::ResetFloor { name, time } => {
+                if let Some(floor) = floors.get_mut(usize::from(name)) {
+                    *floor = None;
+                }
+                times = vec![before.time.filter(|_| !time)];
+            }
+            Errand::Load | Errand::Rollback { .. } => {}
+        }
+        let raises = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
+        if let Some(release) = releases::release(now.lock).filter(|_| raises) {
+            if let Some(floor) = floors.get_mut(usize::from(release.name)) {
+                if *floor > Some(release.sequence) {
+                    let (number, floor) = (release.number, *floor);
+                    return self
+                        .fail(Oracle::BelowFloor, || format!("release {number} is in force below its floor {floor:?}"));
+                }
+                *floor = Some(release.sequence);
+            }
+        }
+        if floors != now.floors {
+            let is = now.floors;
+            return self.fail(Oracle::BelowFloor, || format!("the floors are {is:?} where they must be {floors:?}"));
+        }
+        if !times.contains(&now.time) {
+            let is = now.time;
+            self.fail(Oracle::TimeFloor, || format!("the time floor is {is:?} where it must be one of {times:?}"));
+        }
+    }
+
+    /// **I-S3**: every file that `activation.json` names is there with the bytes that were verified, and durable where
+    /// `firm` asks for it.
+    pub(crate) fn check_named(&mut self, seen: &Seen, firm: bool) {
+        let policy = |number| policies::variant(number).map(|v| (File::Bundle(v.digest), v.bytes.as_slice()));
+        let lock = |number| releases::release(number).map(|r| (File::Lock(r.fingerprint), r.lock.as_slice()));
+        let named = [policy(seen.variant), lock(seen.lock), policy(seen.lkg), lock(seen.lkg_lock)];
+        for (at, (file, bytes)) in named.into_iter().enumerate().filter_map(|(at, named)| Some((at, named?))) {
+            let oracle = if at % 2 == 0 { Oracle::LoadAtomic } else { Oracle::ReleaseAtomic };
+            match self.disk.read(file) {
+                None => self.fail(oracle, || format!("activation.json names {}, which is not there", file.name())),
+                Some(there) if there != bytes => {
+                    let oracle = if seen.lock < UNKNOWN { Oracle::Unverified } else { oracle };
+                    self.fail(oracle, || format!("{} has other bytes than were verified or loaded", file.name()));
+                }
+                Some(_) if firm && !self.disk.is_durable(file) => {
+                    self.fail(oracle, || format!("activation.json names {}, which is not durable", file.name()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A change of an operator was reported: what was promised for ever, and whether a refusal had a reason.
+    pub(crate) fn check_order_done(&mut self, proc: usize, refused: Option<&str>) {
+        let Some(Some(operator)) = proc.checked_sub(1).and_then(|p| self.operators.get(p)) else { return };
+        let (errand, faulted, before) = (operator.errand, operator.faulted, operator.before);
+        let passed = operator.checking.as_ref().and_then(|checking| checking.passed);
+        let commit = operator.committed.and_then(|at| self.commits.get(at as usize)).copied();
+        match (commit, refused) {
+            (Some(commit), None) => self.promised(errand, &commit),
+            (None, None) | (Some(_), Some(_)) => {}
+            (None, Some(why)) => {
+                let excused = faulted || self.has_fired(fired::MEDIA_POLICY | fired::READ);
+                self.check_refusal(errand, passed, before, excused, why);
+            }
+        }
+    }
+
+    fn promised(&mut self, errand: Errand, commit: &Commit) {
+        let seen = &commit.seen;
+        match errand {
+            Errand::Fetch(Order { goal: Goal::Import, .. }) => self.hit(Mark::ReleaseImported),
+            Errand::Fetch(_) => self.hit(Mark::ReleaseActivated),
+            Errand::ResetFloor { .. } => return self.hit(Mark::FloorReset),
+            Errand::Load if seen.lock != NOTHING => self.hit(Mark::LoadedByRecord),
+            Errand::Load => {}
+            Errand::Rollback { .. } => return,
+        }
+        if matches!(errand, Errand::Fetch(_)) || seen.lock != NOTHING {
+            self.supply.time = self.supply.time.max(seen.time);
+        }
+        let activates = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
+        if let Some(release) = releases::release(seen.lock).filter(|_| activates) {
+            if let Some(highest) = self.supply.highest.get_mut(usize::from(release.name)) {
+                *highest = (*highest).max(release.sequence);
+            }
+        }
+    }
+
+    /// A verified release that was refused: there must be a reason, and it must be that one.
+    fn check_refusal(
+        &mut self,
+        errand: Errand,
+        passed: Option<(u8, Wall)>,
+        before: u64,
+        excused: bool,
+        why: &str,
+    ) {
+        if let Errand::Load = errand {
+            if why.starts_with("require_verified") {
+                self.hit(Mark::LoadNotVerified);
+            }
+            return;
+        }
+        let Errand::Fetch(order) = errand else { return };
+        let Some(release) = passed.and_then(|p| releases::release(p.0)) else { return };
+        let code = why.split(':').next().unwrap_or("");
+        let mark = match code {
+            "rollback" if order.lies.has("stale") => Some(Mark::StaleTagRefused),
+            "rollback" => Some(Mark::BelowFloorRefused),
+            "wrong_name" => Some(Mark::WrongName),
+            "wrong_fingerprint" => Some(Mark::WrongFingerprint),
+            "wrong_channel" => Some(Mark::WrongChannel),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            self.hit(mark);
+        }
+        let commit = self.commits.iter().rev().find(|commit| commit.print == before);
+        if excused || commit.is_none() && before != 0 {
+            return;
+        }
+        let (seen, policy_floor) = commit.map_or((EMPTY, 0), |commit| (commit.seen, commit.floor));
+        let Goal::Activate(wants) = order.goal else {
+            let why = why.to_owned();
+            return self.fail(Oracle::Verdict, || format!("a verified release was not stored, without cause: {why}"));
+        };
+        let reasons = reasons(release, &order, wants, &seen);
+        let policy = policies::variant(release.variant).map_or(0, |policy| policy.sequence);
+        let barred = reasons.is_empty() && policy < policy_floor && why.contains("below its floor");
+        if !barred && !reasons.contains(&code) {
+            let (number, why) = (release.number, why.to_owned());
+            self.fail(Oracle::Verdict, || {
+                format!("release {number} was verified and refused, and only {reasons:?} would be a reason: {why}")
+            });
+        }
+    }
+}
+
+/// The codes by which this release may be refused where `activation.json` said this.
+fn reasons(release: &Release, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'static str> {
+    let mut codes = Vec::new();
+    let pinned = |at: usize| seen.floors.get(at).is_some_and(Option::is_some);
+    let configured = match wants {
+        Wants::Agent => Some(0),
+        Wants::Other => Some(1),
+        Wants::Anything | Wants::Stable | Wants::Beta | Wants::Announced | Wants::Unannounced => None,
+    };
+    let other = usize::from(1 - release.name.min(1));
+    if configured.map_or(pinned(other), |name: u8| name != release.name) {
+        codes.push("wrong_name");
+    }
+    if seen.floors.get(usize::from(release.name)).copied().flatten() > Some(release.sequence) {
+        codes.push("rollback");
+    }
+    let announced = releases::release(order.release).map(|r| r.fingerprint);
+    if wants == Wants::Unannounced || wants == Wants::Announced && announced != Some(release.fingerprint) {
+        codes.push("wrong_fingerprint");
+    }
+    let channel = match wants {
+        Wants::Stable => "stable",
+        Wants::Beta => "beta",
+        Wants::Anything | Wants::Agent | Wants::Other | Wants::Announced | Wants::Unannounced => "",
+    };
+    if !channel.is_empty() && !release.channels.is_empty() && !release.channels.contains(&channel) {
+        codes.push("wrong_channel");
+    }
+    codes
+}
+
+/// The code by which this release must be refused, if one is sure. Which of two names a node is pinned to is not said here.
+fn refusal(release: &Release, order: &Order, seen: &Seen) -> Option<&'static str> {
+    let Goal::Activate(wants) = order.goal else { return None };
+    let own = seen.floors.get(usize::from(release.name)).copied().flatten();
+    let configured = matches!(wants, Wants::Agent | Wants::Other);
+    let sure = |code: &&str| *code != "wrong_name" || configured || own.is_none();
+    reasons(release, order, wants, seen).into_iter().find(sure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_read_by_its_documented_form() {
+        let (release, policy) = (&ALL.releases[2], &policies::ALL[2]);
+        let bundle = format!("{{\"bundle\":\"sha256:{}\",\"name\":\"policy\"", policy.digest);
+        let text = format!(
+            "{{\"current\":{bundle}}},\"lkg\":{bundle},\"lock\":{0}}},\"lock\":{0},\"floors\":{{\"agent\":5,\"policy/policy\":6}},\"time_floor\":\"{1}\"}}\n",
+            release.slots[0], release.dates[0]
+        );
+        let seen = read(text.as_bytes()).unwrap();
+        let want = Seen {
+            variant: 2,
+            lock: 2,
+            lkg: 2,
+            lkg_lock: 2,
+            floors: [Some(5), None],
+            time: Some(release.dates[0]),
+        };
+        assert_eq!(seen, want);
+        assert_eq!(read(b"{\"current\":null,\"lkg\":null,\"lock\":null,\"floors\":{},\"time_floor\":null}\n"), Some(EMPTY));
+        for cut in 0..text.len() {
+            assert_eq!(read(&text.as_bytes()[..cut]), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! The releases of the simulation, good and bad, built once. What the four steps must make of each is known beforehand.
+
+use std::sync::LazyLock;
+
+use machines::ids::Hash32;
+use machines::lock::{AgentArtifact, Draft, Inputs, Lock, PolicyBundle, Runtime};
+use machines::oci::{Descriptor, Digest, Image, Index, Platform, Reference, media};
+use machines::semver::Version;
+use machines::signature::{SIGNED_AT, bundle, simple};
+use machines::time::Wall;
+use machines::verify::Step;
+
+use crate::policies;
+use crate::registry::{Layout, Registry, STRANGER, TRUSTED, day, sign};
+use crate::supply::{NAMES, Part};
+
+/// What the four steps make of a release whose source tells the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// They pass, unless it is too old.
+    Pass,
+    /// They pass, or the first fails: it hangs on the order of answers.
+    Either,
+    /// This one fails.
+    Fail(Step),
+}
+
+/// What is wrong with a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    None,
+    Undated,
+    BadDate,
+    Stranger,
+    Unsigned,
+    LockUnsigned,
+    LockOld,
+    PolicyStranger,
+    OtherImage,
+    OtherBundle,
+    Fingerprint,
+    LockVersion,
+    LockRuntime,
+    NoLock,
+    NoPolicy,
+    OtherDigest,
+    Copied,
+    Unparsable,
+    ManyLayers,
+    ManyBundles,
+    NoPlatform,
+    OldBesideStranger,
+    OldBesideNew,
+    OlderLock,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Recipe {
+    name: u8,
+    sequence: u64,
+    variant: u8,
+    channels: &'static [&'static str],
+    day: i64,
+    layout: Layout,
+    key: u8,
+    index: bool,
+    flaw: Flaw,
+    expect: Expect,
+}
+
+const PLAIN: Recipe = Recipe {
+    name: 0,
+    sequence: 9,
+    variant: 2,
+    channels: &[],
+    day: 15,
+    layout: Layout::Simple,
+    key: TRUSTED[0],
+    index: false,
+    flaw: Flaw::None,
+    expect: Expect::Pass,
+};
+
+const fn flawed(flaw: Flaw, expect: Expect) -> Recipe {
+    Recipe { flaw, expect, layout: Layout::Both, ..PLAIN }
+}
+
+const fn fails(flaw: Flaw, step: Step) -> Recipe {
+    flawed(flaw, Expect::Fail(step))
+}
+
+const fn unusable(variant: u8) -> Recipe {
+    Recipe { variant, expect: Expect::Fail(Step::Compatibility), ..PLAIN }
+}
+
+/// Releases that go up in sequence, the first of them for the policies 0 to 4.
+pub const GOOD: u8 = 9;
+/// The one whose date is a year ahead of all others.
+pub const FUTURE: u8 = 8;
+
+const RECIPES: &[Recipe] = &[
+    Recipe { sequence: 3, variant: 0, day: 3, ..PLAIN },
+    Recipe { sequence: 4, variant: 1, day: 5, channels: &["stable"], layout: Layout::Bundle, ..PLAIN },
+    Recipe { sequence: 5, variant: 2, day: 7, layout: Layout::Both, key: TRUSTED[1], ..PLAIN },
+    Recipe { sequence: 6, variant: 3, day: 9, channels: &["edge", "stable"], index: true, ..PLAIN },
+    Recipe { sequence: 7, variant: 4, day: 11, layout: Layout::Bundle, index: true, ..PLAIN },
+    // Old content under a new sequence: the way back.
+    Recipe { sequence: 8, variant: 0, day: 25, layout: Layout::Both, ..PLAIN },
+    Recipe { name: 1, sequence: 2, variant: 1, day: 12, ..PLAIN },
+    Recipe { sequence: 6, variant: 2, day: 13, channels: &["beta"], ..PLAIN },
+    Recipe { sequence: 12, variant: 1, day: 384, layout: Layout::Both, ..PLAIN },
+    // From here on something is unusual or wrong.
+    Recipe { day: -800, ..PLAIN },
+    fails(Flaw::Undated, Step::Signature),
+    fails(Flaw::BadDate, Step::Signature),
+    fails(Flaw::Stranger, Step::Signature),
+    fails(Flaw::Unsigned, Step::Signature),
+    fails(Flaw::LockUnsigned, Step::Signature),
+    fails(Flaw::LockOld, Step::Signature),
+    fails(Flaw::PolicyStranger, Step::Signature),
+    fails(Flaw::OtherImage, Step::Digest),
+    fails(Flaw::OtherBundle, Step::Digest),
+    fails(Flaw::Fingerprint, Step::Fingerprint),
+    fails(Flaw::LockVersion, Step::Compatibility),
+    fails(Flaw::LockRuntime, Step::Compatibility),
+    unusable(policies::INCOMPATIBLE),
+    unusable(policies::BROKEN),
+    unusable(policies::UNCOMPILABLE),
+    fails(Flaw::NoLock, Step::Signature),
+    fails(Flaw::NoPolicy, Step::Signature),
+    fails(Flaw::OtherDigest, Step::Signature),
+    fails(Flaw::Copied, Step::Signature),
+    fails(Flaw::Unparsable, Step::Signature),
+    flawed(Flaw::ManyLayers, Expect::Pass),
+    flawed(Flaw::ManyBundles, Expect::Either),
+    Recipe { index: true, ..fails(Flaw::NoPlatform, Step::Digest) },
+    Recipe { day: -800, ..fails(Flaw::OldBesideStranger, Step::Signature) },
+    Recipe { sequence: 7, ..flawed(Flaw::OldBesideNew, Expect::Pass) },
+    Recipe { sequence: 10, ..flawed(Flaw::OlderLock, Expect::Pass) },
+];
+
+/// A release and what is true of it.
+#[derive(Debug)]
+pub struct Release {
+    /// Its number, and the tag `r<number>`.
+    pub number: u8,
+    /// Where it lies.
+    pub reference: Reference,
+    /// The image's manifest, or its index.
+    pub image: Descriptor,
+    /// What of the image goes through on this node's platform.
+    pub blobs: Vec<Digest>,
+    /// Which of `NAMES` its lock has.
+    pub name: u8,
+    /// The lock's sequence.
+    pub sequence: u64,
+    /// The lock's channels.
+    pub channels: &'static [&'static str],
+    /// Which policy the lock binds: see `policies.rs`.
+    pub variant: u8,
+    /// The lock's bytes.
+    pub lock: Vec<u8>,
+    /// The lock's fingerprint.
+    pub fingerprint: Hash32,
+    /// Dates of the image's trusted signatures.
+    pub dates: Vec<Wall>,
+    /// What `activation.json` has to say of its lock, for each date.
+    pub slots: Vec<String>,
+    /// What the four steps make of it.
+    pub expect: Expect,
+    /// Several signatures by a key that nobody knows stand beside the good one.
+    pub crowded: bool,
+    /// The image is an index.
+    pub index: bool,
+    /// How it is signed.
+    pub layout: Layout,
+    /// What of it is attached and listed: lock and policy bundle.
+    pub attached: [Option<Descriptor>; 2],
+}
+
+impl Release {
+    /// Whether all of it is as it was made, and signed by a trusted key.
+    #[must_use]
+    pub const fn is_genuine(&self) -> bool {
+        matches!(self.expect, Expect::Pass | Expect::Either)
+    }
+}
+
+/// Where all of them lie.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// The content.
+    pub registry: Registry,
+    /// The releases, by number.
+    pub releases: Vec<Release>,
+}
+
+/// All of them.
+pub static ALL: LazyLock<Catalogue> = LazyLock::new(|| {
+    let mut all = Catalogue::default();
+    for (number, recipe) in (0u8..).zip(RECIPES) {
+        let release = build(&mut all, number, *recipe)
+            .unwrap_or_else(|| panic!("release {number} of the simulation can be built: {recipe:?}"));
+        all.releases.push(release);
+    }
+    all
+});
+
+/// How many there are.
+pub const COUNT: u8 = {
+    assert!(RECIPES.len() < 64);
+    RECIPES.len().to_le_bytes()[0]
+};
+
+/// The release of this number.
+#[must_use]
+pub fn release(number: u8) -> Option<&'static Release> {
+    ALL.releases.get(usize::from(number))
+}
+
+/// The release whose image this is.
+#[must_use]
+pub fn by_image(digest: &Digest) -> Option<&'static Release> {
+    ALL.releases.iter().find(|release| release.image.digest == *digest)
+}
+
+fn image(all: &mut Catalogue, number: u8, recipe: &Recipe) -> (Descriptor, Vec<Digest>) {
+    let mut one = |platform: &str| {
+        let config = format!("{{\"release\":{number},\"architecture\":\"{platform}\"}}");
+        let config = all.registry.blob(Part::Layer, media::IMAGE_CONFIG, config.as_bytes());
+        let layers: Vec<Descriptor> = (0..2)
+            .map(|n| {
+                let bytes = format!("layer {n} of release {number} for {platform}: ").repeat(4);
+                all.registry.blob(Part::Layer, media::IMAGE_LAYER, bytes.as_bytes())
+            })
+            .collect();
+        let blobs: Vec<Digest> = std::iter::once(&config).chain(&layers).map(|d| d.digest).collect();
+        let image = Image { config, layers, artifact_type: None, ..Image::artifact("", Descriptor::of("", b""), None) };
+        let mut descriptor = all.registry.manifest(Part::Image, media::IMAGE_MANIFEST, &image.to_bytes());
+        descriptor.platform =
+            Some(Platform { os: "linux".to_owned(), architecture: platform.to_owned(), variant: None });
+        (descriptor, blobs)
+    };
+    if !recipe.index {
+        let (mut descriptor, blobs) = one("amd64");
+        descriptor.platform = None;
+        return (descriptor, blobs);
+    }
+    let ours = if recipe.flaw == Flaw::NoPlatform { "riscv64" } else { "amd64" };
+    let (arm, (ours, blobs)) = (one("arm64").0, one(ours));
+    let index = Index::new(media::IMAGE_INDEX.to_owned(), vec![arm, ours]);
+    (all.registry.manifest(Part::Image, media::IMAGE_INDEX, &index.to_bytes()), blobs)
+}
+
+fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
+    let (image, blobs) = image(all, number, &recipe);
+    let tag = format!("r{number}");
+    all.registry.tags.insert(tag.clone(), image.digest);
+    let policy = policies::variant(recipe.variant)?;
+    let flaw = recipe.flaw;
+
+    let bound_image = if flaw == Flaw::OtherImage { all.releases.first()?.image.digest } else { image.digest };
+    let bound = if flaw == Flaw::OtherBundle { policies::variant(0)? } else { policy };
+    let draft = |sequence: u64| -> Option<Draft> {
+        Some(Draft {
+            name: NAMES.get(usize::from(recipe.name)).copied()?.to_owned(),
+            version: Version::parse(&format!("1.0.{number}")).ok()?,
+            sequence,
+            channels: recipe.channels.iter().map(|channel| (*channel).to_owned()).collect(),
+            agent_artifact: AgentArtifact { reference: format!("registry.sim/agent:{tag}"), digest: bound_image },
+            policy_bundle: PolicyBundle {
+                reference: format!("registry.sim/agent:{tag}-policy"),
+                digest: Digest::of(&bound.bytes),
+                version: Version::parse(&match flaw {
+                    Flaw::LockVersion => "7.7.7".to_owned(),
+                    _ => format!("1.{}.0", bound.number),
+                })
+                .ok()?,
+            },
+            runtime: Runtime::parse(if flaw == Flaw::LockRuntime { ">=99.0.0" } else { ">=1.0.0 <2.0.0" }).ok()?,
+            inputs: Inputs::default(),
+        })
+    };
+    let lock = Lock::new(draft(recipe.sequence)?).ok()?;
+    let mut lock_bytes = lock.to_bytes();
+    if flaw == Flaw::Fingerprint {
+        // Signed as it is, and says something else than its fingerprint.
+        let text = String::from_utf8(lock_bytes).ok()?;
+        lock_bytes = text.replace(&format!("1.0.{number}"), "1.0.999").into_bytes();
+    }
+
+    let date = |day: Wall| {
+        let mut text = String::new();
+        day.write_rfc3339(&mut text);
+        text
+    };
+    let (new, old) = (day(recipe.day), day(-800));
+    let signed = match flaw {
+        Flaw::Undated => None,
+        Flaw::BadDate => Some("yesterday".to_owned()),
+        _ => Some(date(new)),
+    };
+    sign_image(&mut all.registry, &image, &recipe, signed.as_deref());
+
+    let mut attached = [None, None];
+    if flaw != Flaw::NoLock {
+        let kept = all.registry.attach(Part::Lock, media::LOCK, &lock_bytes, &image, &format!("{tag}-lock"));
+        let old = date(old);
+        let date = if flaw == Flaw::LockOld { Some(old.as_str()) } else { signed.as_deref() };
+        if flaw != Flaw::LockUnsigned {
+            all.registry.sign(&kept, recipe.layout, recipe.key, date);
+        }
+        attached[0] = Some(kept);
+    }
+    if flaw == Flaw::OlderLock {
+        // An older lock of the same image, signed as well; the newer one counts.
+        let older = Lock::new(draft(recipe.sequence - 1)?).ok()?;
+        let kept = all.registry.attach(Part::Lock, media::LOCK, &older.to_bytes(), &image, &format!("{tag}-lock"));
+        all.registry.sign(&kept, recipe.layout, recipe.key, signed.as_deref());
+    }
+    if flaw != Flaw::NoPolicy {
+        let tag = format!("{tag}-policy");
+        let kept = all.registry.attach(Part::Policy, media::POLICY_BUNDLE, &policy.bytes, &image, &tag);
+        let key = if flaw == Flaw::PolicyStranger { STRANGER } else { recipe.key };
+        // A signature of what is attached needs no date.
+        let date = if number.is_multiple_of(2) { signed.as_deref() } else { None };
+        all.registry.sign(&kept, recipe.layout, key, date);
+        attached[1] = Some(kept);
+    }
+
+    let dates = match flaw {
+        Flaw::Undated | Flaw::BadDate | Flaw::Stranger | Flaw::Unsigned => Vec::new(),
+        Flaw::OtherDigest | Flaw::Copied | Flaw::Unparsable => Vec::new(),
+        Flaw::OldBesideNew => vec![old, new],
+        _ => vec![new],
+    };
+    let slot = |at: &Wall| {
+        format!(
+            "{{\"fingerprint\":\"blake3:{}\",\"name\":\"{}\",\"version\":\"{}\",\"sequence\":{},\"image\":\"{}\",\"signed_at\":\"{at}\"}}",
+            lock.fingerprint, lock.name, lock.version, lock.sequence, image.digest
+        )
+    };
+    Some(Release {
+        number,
+        reference: Reference::parse(&format!("registry.sim/agent:{tag}")).ok()?,
+        blobs,
+        name: recipe.name,
+        sequence: recipe.sequence,
+        channels: recipe.channels,
+        variant: recipe.variant,
+        fingerprint: lock.fingerprint,
+        slots: dates.iter().map(slot).collect(),
+        dates,
+        expect: recipe.expect,
+        crowded: matches!(flaw, Flaw::ManyLayers | Flaw::ManyBundles),
+        index: recipe.index,
+        layout: recipe.layout,
+        lock: lock_bytes,
+        attached,
+        image,
+    })
+}
+
+/// The signatures of an image, as the recipe wants them.
+fn sign_image(registry: &mut Registry, image: &Descriptor, recipe: &Recipe, date: Option<&str>) {
+    let (layout, key) = (recipe.layout, recipe.key);
+    let named = |digest: &Digest, date: Option<&str>| {
+        let annotations = date.map(|date| (SIGNED_AT.to_owned(), date.to_owned())).into_iter().collect();
+        simple::payload(digest, "registry.sim/agent", &annotations)
+    };
+    match recipe.flaw {
+        Flaw::Stranger => registry.sign(image, layout, STRANGER, date),
+        Flaw::Unsigned => {}
+        Flaw::OtherDigest => {
+            // A good signature of something else, moved here.
+            let payload = named(&Digest::of(b"something else"), date);
+            registry.simple_layer(&image.digest, &payload, &sign(key, &payload));
+        }
+        Flaw::Copied => {
+            // The right words under a good signature of other words (FAULTS S03).
+            let other = sign(key, &named(&Digest::of(b"something else"), date));
+            registry.made.insert(other.clone(), 0);
+            registry.simple_layer(&image.digest, &named(&image.digest, date), &other);
+        }
+        Flaw::Unparsable => {
+            let payload = b"{\"critical\":{},\"optional\":".to_vec();
+            registry.simple_layer(&image.digest, &payload, &sign(key, &payload));
+            registry.sigstore_bundle(image, b"no bundle", date);
+        }
+        Flaw::ManyLayers => {
+            for n in 0..80u8 {
+                registry.simple_layer(&image.digest, &[n; 40], &[n; 32]);
+            }
+            registry.sign(image, Layout::Bundle, key, date);
+        }
+        Flaw::ManyBundles => {
+            for n in 0..70u8 {
+                let bytes = bundle::make(&image.digest, &[].into(), |_| vec![n; 32], "nobody");
+                registry.sigstore_bundle(image, &bytes, None);
+            }
+            registry.sign(image, Layout::Simple, key, date);
+        }
+        Flaw::OldBesideStranger => {
+            registry.sign(image, layout, key, date);
+            let mut new = String::new();
+            day(15).write_rfc3339(&mut new);
+            registry.sign(image, layout, STRANGER, Some(&new));
+        }
+        Flaw::OldBesideNew => {
+            let mut old = String::new();
+            day(-800).write_rfc3339(&mut old);
+            registry.sign(image, layout, key, Some(&old));
+            registry.sign(image, layout, key, date);
+        }
+        Flaw::None
+        | Flaw::Undated
+        | Flaw::BadDate
+        | Flaw::LockUnsigned
+        | Flaw::LockOld
+        | Flaw::PolicyStranger
+        | Flaw::OtherImage
+        | Flaw::OtherBundle
+        | Flaw::Fingerprint
+        | Flaw::LockVersion
+        | Flaw::LockRuntime
+        | Flaw::NoLock
+        | Flaw::NoPolicy
+        | Flaw::NoPlatform
+        | Flaw::OlderLock => registry.sign(image, layout, key, date),
+    }
+}
