@@ -7,7 +7,7 @@ CARGO_DENY := 0.20.2
 SWEEP_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-offline-drain demo-drills test lint advisories check-golden golden-update bench interop sim-sweep sim-madsim
+.PHONY: help build demo demo-offline-drain demo-drills test lint advisories check-golden golden-update bench fuzz interop sim-sweep sim-madsim
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +56,10 @@ bench: build ## the figures, each beside its floor; JSON in target/bench/
 	@$(CARGO) build --release --locked --quiet -p bench -p io-policy --examples --bins
 	@$(TARGET)/release/bench --autonomy bin/autonomy --target $(TARGET)
 
-interop: build ## others compute our formats, receive our drain and judge our calls: Python and rotel always, OPA where there is Go
+fuzz: ## each parser of outside bytes fuzzed for SECONDS_EACH (60); wants a C++ compiler
+	@fuzz/run
+
+interop: build ## others compute our formats, receive our drain, judge our calls, carry, sign and check our images; more where there is Go
 	@golden/interop/run $(TARGET)/interop
 
 sim-sweep: ## sweep seeds in the simulator for SWEEP_SECONDS (10)

@@ -14,7 +14,8 @@ fn main() {
         println!("cargo::rerun-if-changed={head}");
     }
     let given = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let seconds = given.or_else(|| git(&["log", "-1", "--format=%ct"])).and_then(|text| text.trim().parse::<u64>().ok());
+    let seconds =
+        given.or_else(|| git(&["log", "-1", "--format=%ct"])).and_then(|text| text.trim().parse::<u64>().ok());
     println!("cargo::rustc-env=AUTONOMY_BUILD_SECONDS={}", seconds.unwrap_or(0));
 }
 

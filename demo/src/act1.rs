@@ -11,7 +11,7 @@ use crate::http::Answer;
 use crate::node::{Node, Running};
 use crate::scratch::Scratch;
 use crate::shell::Shell;
-use crate::{act3, journal, load};
+use crate::{act2, act3, journal, load};
 
 /// The echo call of the story.
 pub const ECHO: &str = r#"{"kind":"tool.echo","params":{"message":"hello"}}"#;
@@ -31,6 +31,7 @@ pub fn play(shell: &Shell, autonomy: &Path, policies: &Path) -> Result<Checks> {
     policy(shell, &mut checks, &node, scratch.path(), policies)?;
     let running = start(shell, &node)?;
     enforcement(shell, &mut checks, &node, &running)?;
+    act2::play(shell, &mut checks, &node, &running, scratch.path())?;
     act3::play(shell, &mut checks, &node, &running, &act3::received(&scratch)?)?;
     let running = crash(shell, &mut checks, &node, running)?;
     strict(shell, &mut checks, &mut node, running)?;
@@ -73,7 +74,11 @@ pub fn start(shell: &Shell, node: &Node) -> Result<Running> {
     Ok(running)
 }
 
-fn enforcement(shell: &Shell, checks: &mut Checks, node: &Node, running: &Running) -> Result<()> {
+/// The calls of Act 1 and what the log holds of them.
+///
+/// # Errors
+/// The runtime does not answer.
+pub fn enforcement(shell: &Shell, checks: &mut Checks, node: &Node, running: &Running) -> Result<()> {
     shell.act("Act 1: policy enforcement");
     let health = get(shell, running, "/health", "")?;
     let body = health.body.trim_end();

@@ -6,7 +6,16 @@ use std::process::ExitCode;
 /// What was checked, in order.
 #[derive(Debug, Default)]
 pub struct Checks {
-    rows: Vec<(String, bool)>,
+    rows: Vec<(String, Outcome)>,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Pass,
+    Fail,
+    /// It cannot be made on this machine.
+    Skipped,
 }
 
 impl Checks {
@@ -18,7 +27,13 @@ impl Checks {
                 println!("       {line}");
             }
         }
-        self.rows.push((what.to_owned(), holds));
+        self.rows.push((what.to_owned(), if holds { Outcome::Pass } else { Outcome::Fail }));
+    }
+
+    /// Notes and prints that something cannot be checked on this machine, and why.
+    pub fn skipped(&mut self, what: &str, why: &str) {
+        println!("  SKIPPED {what}: {why}");
+        self.rows.push((format!("{what} ({why})"), Outcome::Skipped));
     }
 
     /// Notes and prints whether a literal marker stands in an output.
@@ -27,15 +42,22 @@ impl Checks {
         self.that(&format!("marker {marker}"), output.contains(marker), &detail);
     }
 
-    /// Prints the table; the exit code says whether every row holds and there is at least one.
+    /// Prints the table; the exit code says whether every row holds that could be checked, and there is at least one.
     #[must_use]
     pub fn finish(&self, title: &str) -> ExitCode {
-        let rows: Vec<Vec<String>> = self.rows.iter().map(|(what, holds)| vec![what.clone(), word(*holds)]).collect();
+        let said = |outcome| match outcome {
+            Outcome::Pass => word(true),
+            Outcome::Fail => word(false),
+            Outcome::Skipped => "SKIPPED".into(),
+        };
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|(what, outcome)| vec![what.clone(), said(*outcome)]).collect();
         println!("\n{title}");
         print!("{}", table(&["check", "result"], &rows));
-        let passed = self.rows.iter().filter(|(_, holds)| *holds).count();
-        println!("{passed} of {} checks passed", self.rows.len());
-        if passed == self.rows.len() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        let count = |wanted| self.rows.iter().filter(|(_, outcome)| *outcome == wanted).count();
+        let (passed, skipped) = (count(Outcome::Pass), count(Outcome::Skipped));
+        let rest = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+        println!("{passed} of {} checks passed{rest}", self.rows.len());
+        if count(Outcome::Fail) == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -121,6 +143,8 @@ mod tests {
     fn one_failure_or_no_check_at_all_is_a_failure() {
         let mut checks = Checks::default();
         assert_eq!(format!("{:?}", checks.finish("none")), format!("{:?}", ExitCode::FAILURE));
+        checks.skipped("unmade", "for a reason");
+        assert_eq!(format!("{:?}", checks.finish("nothing but skipped")), format!("{:?}", ExitCode::FAILURE));
         checks.that("good", true, "");
         assert_eq!(format!("{:?}", checks.finish("one")), format!("{:?}", ExitCode::SUCCESS));
         checks.marker("absent", "output");

@@ -4,6 +4,7 @@
 //! so that neither curl nor jq is needed. Every process is ended by its id, also on Ctrl-C.
 
 pub mod act1;
+pub mod act2;
 pub mod act3;
 pub mod checks;
 pub mod drill3;
@@ -12,6 +13,9 @@ pub mod http;
 pub mod journal;
 pub mod load;
 pub mod node;
+pub mod offline;
+pub mod registry;
+pub mod release;
 pub mod scratch;
 pub mod shell;
 pub mod sink;

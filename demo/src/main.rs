@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use demo::shell::{Pace, Shell};
-use demo::{act1, act3, drills, scratch};
+use demo::{act1, act2, act3, drills, scratch};
 
-const USAGE: &str = "usage: demo story|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
+const USAGE: &str = "usage: demo story|run|run-unsigned|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
   DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
 
 struct Options {
@@ -39,18 +39,20 @@ fn run(options: &Options) -> Result<ExitCode> {
     if options.play == "drills" {
         return drills::run(&shell, &options.autonomy, &options.policies, options.rounds, options.drill);
     }
-    let checks = if options.play == "offline-drain" {
-        act3::alone(&shell, &options.autonomy, &options.policies)?
-    } else {
-        act1::play(&shell, &options.autonomy, &options.policies)?
+    let play = match options.play.as_str() {
+        "run" => act2::alone,
+        "run-unsigned" => act2::unsigned,
+        "offline-drain" => act3::alone,
+        _ => act1::play,
     };
+    let checks = play(&shell, &options.autonomy, &options.policies)?;
     Ok(checks.finish("what was shown"))
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let plays = ["story", "offline-drain", "drills"];
+    let plays = ["story", "run", "run-unsigned", "offline-drain", "drills"];
     let play = arguments.next().filter(|play| plays.contains(&play.as_str()));
-    let play = play.context("the first argument is `story`, `offline-drain` or `drills`")?;
+    let play = play.with_context(|| format!("the first argument is one of {}", plays.join(", ")))?;
     let policies = Path::new("demo/policies").to_path_buf();
     let mut options = Options { play, autonomy: PathBuf::new(), policies, rounds: 10, drill: None };
     while let Some(flag) = arguments.next() {

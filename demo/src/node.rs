@@ -97,10 +97,12 @@ impl Node {
     }
 }
 
-/// Takes away what the caller's environment says to `autonomy`, so that the play is the same everywhere.
+/// Takes away what the caller's environment says to `autonomy` and to `cosign`, so that the play is the same everywhere.
 pub(crate) fn without_ours(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AUTONOMY_") {
+        let text = name.to_string_lossy();
+        let says = ["AUTONOMY_", "COSIGN_", "SIGSTORE_"].iter().any(|prefix| text.starts_with(prefix));
+        if says || text == "REGISTRY_AUTH_FILE" {
             command.env_remove(&name);
         }
     }

@@ -40,6 +40,7 @@ impl Pace {
 pub struct Shell {
     autonomy: PathBuf,
     pace: Pace,
+    muted: bool,
 }
 
 /// What a command printed.
@@ -57,7 +58,13 @@ impl Shell {
     /// A terminal in which `autonomy` is this binary.
     #[must_use]
     pub fn new(autonomy: &Path, pace: Pace) -> Self {
-        Self { autonomy: autonomy.to_path_buf(), pace }
+        Self { autonomy: autonomy.to_path_buf(), pace, muted: false }
+    }
+
+    /// The same, but commands and what they print are not shown.
+    #[must_use]
+    pub fn muted(&self) -> Self {
+        Self { autonomy: self.autonomy.clone(), pace: Pace::Straight, muted: true }
     }
 
     /// A heading.
@@ -72,11 +79,17 @@ impl Shell {
 
     /// Shows a command as typed.
     pub fn type_in(&self, command: &str) {
+        if self.muted {
+            return;
+        }
         println!("\n[OPERATOR] $ {command}");
     }
 
     /// Shows what was printed, and waits as the pace says.
     pub fn print(&self, output: &str) {
+        if self.muted {
+            return;
+        }
         for line in output.lines() {
             println!("{line}");
         }
@@ -96,8 +109,16 @@ impl Shell {
     /// # Errors
     /// The binary cannot be run.
     pub fn autonomy(&self, arguments: &[&str]) -> Result<Printed> {
-        self.type_in(&format!("autonomy {}", arguments.join(" ")));
-        let printed = self.quietly(arguments)?;
+        self.autonomy_around(Around::default(), arguments)
+    }
+
+    /// The same within something, or with variables.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn autonomy_around(&self, around: Around<'_>, arguments: &[&str]) -> Result<Printed> {
+        self.type_in(&around.typed("autonomy", arguments));
+        let printed = self.quietly_around(around, arguments)?;
         self.print(&format!("{}{}", printed.out, printed.err));
         Ok(printed)
     }
@@ -107,21 +128,83 @@ impl Shell {
     /// # Errors
     /// The binary cannot be run.
     pub fn quietly(&self, arguments: &[&str]) -> Result<Printed> {
-        let mut command = Command::new(&self.autonomy);
-        crate::node::without_ours(&mut command);
-        let done = command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("cannot run {}; `make build` makes it", self.autonomy.display()))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Printed { code: done.status.code().unwrap_or(128), out: text(&done.stdout), err: text(&done.stderr) })
+        self.quietly_around(Around::default(), arguments)
     }
+
+    /// The same within something, or with variables.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn quietly_around(&self, around: Around<'_>, arguments: &[&str]) -> Result<Printed> {
+        // What lies between may change the folder, so that a relative path would miss.
+        let autonomy = self.autonomy.canonicalize().unwrap_or_else(|_| self.autonomy.clone());
+        execute(around, &autonomy, arguments)
+            .with_context(|| format!("cannot run {}; `make build` makes it", self.autonomy.display()))
+    }
+
+    /// Shows and runs another program.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn other(&self, around: Around<'_>, program: &str, arguments: &[&str]) -> Result<Printed> {
+        self.type_in(&around.typed(program, arguments));
+        let printed = execute(around, Path::new(program), arguments).with_context(|| format!("cannot run {program}"))?;
+        self.print(&format!("{}{}", printed.out, printed.err));
+        Ok(printed)
+    }
+}
+
+/// What stands around a command.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// The command that runs it, such as `unshare -n`.
+    pub within: &'a [&'a str],
+    /// Variables of its environment. Their values are not shown.
+    pub variables: &'a [(&'a str, &'a str)],
+}
+
+impl Around<'_> {
+    fn typed(&self, program: &str, arguments: &[&str]) -> String {
+        let variables: String = self.variables.iter().map(|(name, _)| format!("{name}=… ")).collect();
+        let words: Vec<String> =
+            self.within.iter().chain([&program]).chain(arguments).map(|word| quoted(word)).collect();
+        format!("{variables}{}", words.join(" "))
+    }
+}
+
+/// As a person would have to type it.
+fn quoted(word: &str) -> String {
+    let special = |c: char| c.is_whitespace() || "'\"\\$`<>|&;()*?{}".contains(c);
+    if word.is_empty() || word.contains(special) { format!("'{}'", word.replace('\'', "'\\''")) } else { word.to_owned() }
+}
+
+fn execute(around: Around<'_>, program: &Path, arguments: &[&str]) -> std::io::Result<Printed> {
+    let mut command = match around.within.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    crate::node::without_ours(&mut command);
+    let variables = around.variables.iter().copied();
+    let done = command.args(arguments).envs(variables).stdin(Stdio::null()).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Printed { code: done.status.code().unwrap_or(128), out: text(&done.stdout), err: text(&done.stderr) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_typed_and_holds_no_password() {
+        let around = Around { within: &["unshare", "-n"], variables: &[("COSIGN_PASSWORD", "hunter2")] };
+        let typed = around.typed("autonomy", &["lock", "create", "--runtime-version", ">=0.1.0 <2.0.0", "it's"]);
+        let want = "COSIGN_PASSWORD=… unshare -n autonomy lock create --runtime-version '>=0.1.0 <2.0.0' 'it'\\''s'";
+        assert_eq!(typed, want);
+    }
 
     #[test]
     fn the_pace_is_seconds_or_ask_and_nothing_else() {

@@ -1,10 +1,10 @@
 //! Every crash point of a small plan: at each effect of the first life, by process crash and by power loss, and then at each
-//! effect of the recovery that follows; every crash point of a policy load; and every one of a drain, in the background, by
+//! effect of the recovery that follows; every crash point of a policy load and of an activation; and every one of a drain, in the background, by
 //! a command beside the runtime, and by one that recovers the log first.
 
 use crate::disk::Survival;
 use crate::oracles::Failure;
-use crate::plan::{Call, Config, Crash, Manner, Mask, Plan, Step, Tool, What, When};
+use crate::plan::{Call, Config, Crash, Goal, Lies, Manner, Mask, Order, Part, Plan, Step, Tool, Wants, What, When};
 use crate::sweep::run;
 use crate::world::World;
 
@@ -157,6 +157,50 @@ pub fn drains(world: &mut World, seed: u64) -> Report {
                 plan.steps.push(at(when, What::Crash { kind, down_us: 2_000 }));
             }
             plan.steps.push(at(drain_at + 30_000, What::Drain { batch: 4, crash: None }));
+            report.points += 1;
+            if let Some(failure) = run(world, &plan).failure {
+                report.failure = Some((plan, failure));
+                return report;
+            }
+        }
+    }
+    report
+}
+
+/// Kills the process of an activation after each of its effects, from the first question to the source on, and turns the power
+/// off every 60 microseconds while it changes what is in force: the first release of a node, and one after another.
+pub fn releases(world: &mut World, seed: u64) -> Report {
+    let mut report = Report::default();
+    let fetch = |release, goal, crash| {
+        let order = Order { release, lies: Lies::default(), on: Part::Any, goal };
+        What::Fetch { order, crash }
+    };
+    let activate = Goal::Activate(Wants::Anything);
+    for (verified, goal) in [(false, activate), (true, activate), (true, Goal::Import)] {
+        let plan_with = |crash: Option<u32>, repeat: u64| {
+            let mut plan = small_plan(seed + repeat);
+            plan.config.verified = verified;
+            plan.config.policy = verified.then_some(0);
+            plan.steps.retain(|step| !matches!(step.what, What::Load { .. }));
+            plan.steps.push(Step { when: When::At(6_000), what: fetch(2, goal, crash) });
+            plan
+        };
+        for crash in 1..=75u32 {
+            for repeat in 0..4u64 {
+                let mut plan = plan_with(Some(crash), repeat);
+                // The next operator finds what the first one left.
+                plan.steps.push(Step { when: When::At(150_000), what: fetch(3, goal, None) });
+                report.points += 1;
+                if let Some(failure) = run(world, &plan).failure {
+                    report.failure = Some((plan, failure));
+                    return report;
+                }
+            }
+        }
+        for (step, kind) in (0..700u64).map(|step| (step, KINDS.get(step as usize % 4).copied())) {
+            let mut plan = plan_with(None, 0);
+            let kind = kind.unwrap_or(Crash::Process);
+            plan.steps.push(Step { when: When::At(8_000 + step * 60), what: What::Crash { kind, down_us: 1_000 } });
             report.points += 1;
             if let Some(failure) = run(world, &plan).failure {
                 report.failure = Some((plan, failure));

@@ -200,6 +200,7 @@ fn exhaust_all() -> u8 {
         exhaust::crashes(&mut world, &exhaust::draining_plan(1), true),
         exhaust::loads(&mut world, 1),
         exhaust::drains(&mut world, 1),
+        exhaust::releases(&mut world, 1),
     ];
     for report in reports {
         points += report.points;

@@ -355,19 +355,21 @@ impl World {
 
     /// The safe-point was published.
     pub(crate) fn check_published(&mut self, seq: u64) {
+        let written = self.ledger.at(seq);
+        let firm = written.is_some_and(|entry| entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end)
+            || written.is_some() && self.is_settled_below_base(seq);
+        if !firm && !self.harm.reaches(seq) {
+            self.fail(Oracle::SafePointAhead, || format!("the safe-point says {seq}, which is not durable"));
+        }
+    }
+
+    /// Delivered and removed: an empty log goes on from there.
+    fn is_settled_below_base(&self, seq: u64) -> bool {
         // A base that rotted under the open log says nothing about what was removed.
         let base = self.disk.fingerprint(|file| file == File::Base);
         let written = if self.bases.contains(&base) { self.disk.read(File::Base) } else { None };
         let first = written.and_then(crate::ledger::base).map_or(0, |(first, _)| first);
-        let firm = match self.ledger.at(seq) {
-            // Delivered and removed: an empty log goes on from there.
-            Some(_) if seq < first => self.ledger.find_current(seq).is_some_and(|index| self.is_settled(index)),
-            Some(entry) => entry.inode != NONE && self.disk.firm(entry.inode) >= entry.end,
-            None => false,
-        };
-        if !firm && !self.harm.reaches(seq) {
-            self.fail(Oracle::SafePointAhead, || format!("the safe-point says {seq}, which is not durable"));
-        }
+        seq < first && self.ledger.find_current(seq).is_some_and(|index| self.is_settled(index))
     }
 
     /// A reader takes what is below the safe-point, and remembers it for ever.
@@ -411,9 +413,9 @@ impl World {
         }
         self.check_identity();
         self.say(|| "node: ready".to_owned());
-        // What only a process crash lay between is what was written; verifying it now and then is enough.
+        // Every frame is compared with what was handed in; that it was hashed well is looked at now and then.
         let damage = fired::MEDIA_LOG | fired::LOST_SYNC | fired::DEVICE;
-        let verify = self.has_fired(damage) || !self.last_crash_process || self.plan.seed.is_multiple_of(8);
+        let verify = self.has_fired(damage) || self.plan.seed.is_multiple_of(4);
         // A log that failed between its opening and now may end in half a frame; the next start looks at it.
         if self.node.machine.as_ref().is_some_and(|machine| machine.mode() != machines::runtime::Mode::WalFailed) {
             self.check_log(verify);

@@ -76,7 +76,7 @@ impl World {
             });
         }
         let floor = match (below, stays) {
-            (true, _) => floor.min(sequence),
+            (true, _) => floor.min(sequence).max(min),
             (false, true) => floor,
             (false, false) => floor.max(min),
         };

@@ -59,6 +59,8 @@ pub(crate) struct Supply {
     passed: u64,
     /// The highest sequence of each name that was reported as put in force, since its floor was reset.
     highest: [u64; 2],
+    /// What it was before the reset.
+    forgotten: [u64; 2],
     /// The latest date that was reported as taken note of.
     time: Option<Wall>,
     /// How verifications ended.
@@ -71,6 +73,7 @@ impl Supply {
     pub(crate) fn reset(&mut self) {
         self.passed = 0;
         self.highest = [0; 2];
+        self.forgotten = [0; 2];
         self.time = None;
         self.verdicts.clear();
         self.last = None;
@@ -181,7 +184,9 @@ impl World {
     /// **I-S1**: what passed is, byte by byte, a release of which every part is genuine and young enough.
     fn check_passed(&mut self, proc: usize, checking: &Checking, passed: &Passed) -> Verdict {
         let Some(got) = passed.release.as_ref().map(verify::Verified::get) else {
-            self.fail(Oracle::Verdict, || "a verification that requires lock and policy passed without a release".into());
+            self.fail(Oracle::Verdict, || {
+                "a verification that requires lock and policy passed without a release".into()
+            });
             return Verdict::Source;
         };
         let found = releases::by_image(&got.image).filter(|release| release.is_genuine());
@@ -197,11 +202,15 @@ impl World {
             self.fail(Oracle::Unverified, || format!("release {number} passed with another lock or policy"));
         }
         if let Some(blob) = release.blobs.iter().find(|blob| !checking.source.honest.contains(blob)) {
-            self.fail(Oracle::Unverified, || format!("release {number} passed, and {blob} never came as it was pushed"));
+            self.fail(Oracle::Unverified, || {
+                format!("release {number} passed, and {blob} never came as it was pushed")
+            });
         }
         if !release.dates.contains(&got.signed_at) {
             let at = got.signed_at;
-            self.fail(Oracle::Unverified, || format!("release {number} passed with the date {at}, which nobody signed"));
+            self.fail(Oracle::Unverified, || {
+                format!("release {number} passed with the date {at}, which nobody signed")
+            });
         } else if is_fresh(got.signed_at, checking.floor, checking.clock) == Some(false) {
             let (at, floor, clock) = (got.signed_at, checking.floor, checking.clock);
             self.fail(Oracle::Unverified, || {
@@ -239,7 +248,9 @@ impl World {
         if !fine {
             let (number, expect) = (release.number, release.expect);
             self.fail(Oracle::Verdict, || {
-                format!("release {number} from an honest source: {verdict:?} where it must be {expect:?}, fresh: {fresh:?}")
+                format!(
+                    "release {number} from an honest source: {verdict:?} where it must be {expect:?}, fresh: {fresh:?}"
+                )
             });
         }
     }
@@ -259,7 +270,8 @@ impl World {
                     self.hit(Mark::LieRejected);
                 }
                 let release = releases::release(order.release).filter(|r| r.is_genuine() && !source.lied);
-                let Some(at) = release.filter(|_| !source.misleads()).and_then(|r| r.dates.iter().max().copied()) else {
+                let Some(at) = release.filter(|_| !source.misleads()).and_then(|r| r.dates.iter().max().copied())
+                else {
                     return;
                 };
                 let young = |today: Wall| today.since(at) <= verify::MAX_AGE;
@@ -315,8 +327,11 @@ impl World {
             }
         }
         if let Errand::ResetFloor { name, time } = errand {
-            if let Some(highest) = self.supply.highest.get_mut(usize::from(name)) {
-                *highest = 0;
+            let Supply { highest, forgotten, .. } = &mut self.supply;
+            if let (Some(highest), Some(forgotten)) =
+                (highest.get_mut(usize::from(name)), forgotten.get_mut(usize::from(name)))
+            {
+                *forgotten = std::mem::take(highest);
             }
             self.supply.time = self.supply.time.filter(|_| !time);
         }
@@ -377,15 +392,15 @@ impl World {
             Errand::Load | Errand::Rollback { .. } => {}
         }
         let raises = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
-        if let Some(release) = releases::release(now.lock).filter(|_| raises) {
-            if let Some(floor) = floors.get_mut(usize::from(release.name)) {
-                if *floor > Some(release.sequence) {
-                    let (number, floor) = (release.number, *floor);
-                    return self
-                        .fail(Oracle::BelowFloor, || format!("release {number} is in force below its floor {floor:?}"));
-                }
-                *floor = Some(release.sequence);
+        if let Some(release) = releases::release(now.lock).filter(|_| raises)
+            && let Some(floor) = floors.get_mut(usize::from(release.name))
+        {
+            if *floor > Some(release.sequence) {
+                let (number, floor) = (release.number, *floor);
+                return self
+                    .fail(Oracle::BelowFloor, || format!("release {number} is in force below its floor {floor:?}"));
             }
+            *floor = Some(release.sequence);
         }
         if floors != now.floors {
             let is = now.floors;
@@ -400,6 +415,9 @@ impl World {
     /// **I-S3**: every file that `activation.json` names is there with the bytes that were verified, and durable where
     /// `firm` asks for it.
     pub(crate) fn check_named(&mut self, seen: &Seen, firm: bool) {
+        if self.has_fired(fired::MEDIA_POLICY) {
+            return;
+        }
         let policy = |number| policies::variant(number).map(|v| (File::Bundle(v.digest), v.bytes.as_slice()));
         let lock = |number| releases::release(number).map(|r| (File::Lock(r.fingerprint), r.lock.as_slice()));
         let named = [policy(seen.variant), lock(seen.lock), policy(seen.lkg), lock(seen.lkg_lock)];
@@ -450,21 +468,18 @@ impl World {
         }
         let activates = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
         if let Some(release) = releases::release(seen.lock).filter(|_| activates) {
-            if let Some(highest) = self.supply.highest.get_mut(usize::from(release.name)) {
+            let name = usize::from(release.name);
+            if self.supply.forgotten.get(name).is_some_and(|forgotten| *forgotten > release.sequence) {
+                self.hit(Mark::BelowAfterReset);
+            }
+            if let Some(highest) = self.supply.highest.get_mut(name) {
                 *highest = (*highest).max(release.sequence);
             }
         }
     }
 
     /// A verified release that was refused: there must be a reason, and it must be that one.
-    fn check_refusal(
-        &mut self,
-        errand: Errand,
-        passed: Option<(u8, Wall)>,
-        before: u64,
-        excused: bool,
-        why: &str,
-    ) {
+    fn check_refusal(&mut self, errand: Errand, passed: Option<(u8, Wall)>, before: u64, excused: bool, why: &str) {
         if let Errand::Load = errand {
             if why.starts_with("require_verified") {
                 self.hit(Mark::LoadNotVerified);
@@ -559,16 +574,13 @@ mod tests {
             release.slots[0], release.dates[0]
         );
         let seen = read(text.as_bytes()).unwrap();
-        let want = Seen {
-            variant: 2,
-            lock: 2,
-            lkg: 2,
-            lkg_lock: 2,
-            floors: [Some(5), None],
-            time: Some(release.dates[0]),
-        };
+        let want =
+            Seen { variant: 2, lock: 2, lkg: 2, lkg_lock: 2, floors: [Some(5), None], time: Some(release.dates[0]) };
         assert_eq!(seen, want);
-        assert_eq!(read(b"{\"current\":null,\"lkg\":null,\"lock\":null,\"floors\":{},\"time_floor\":null}\n"), Some(EMPTY));
+        assert_eq!(
+            read(b"{\"current\":null,\"lkg\":null,\"lock\":null,\"floors\":{},\"time_floor\":null}\n"),
+            Some(EMPTY)
+        );
         for cut in 0..text.len() {
             assert_eq!(read(&text.as_bytes()[..cut]), None, "cut at {cut}");
         }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::disk::Survival;
 use crate::plan::{
-    Call, Config, Crash, FileKind, Goal, KINDS, Lies, MANNERS, Mask, NAMES, OpKind, Order, PARTS, Part, Plan, Step, TOOLS,
-    Tool, VERSION, WANTS, What, When,
+    Call, Config, Crash, FileKind, Goal, KINDS, Lies, MANNERS, Mask, NAMES, OpKind, Order, PARTS, Part, Plan, Step,
+    TOOLS, Tool, VERSION, WANTS, What, When,
 };
 
 const OPS: &[(&str, OpKind)] = &[

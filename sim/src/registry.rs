@@ -128,9 +128,16 @@ impl Registry {
 
     /// Another layer of the manifest under the tag `sha256-….sig`.
     pub fn simple_layer(&mut self, subject: &Digest, payload: &[u8], signature: &[u8]) {
-        self.blob(Part::Signature, media::SIMPLE_SIGNING, payload);
+        self.simple_layers(subject, &[(payload.to_vec(), signature.to_vec())]);
+    }
+
+    /// More layers of it.
+    pub fn simple_layers(&mut self, subject: &Digest, more: &[(Vec<u8>, Vec<u8>)]) {
+        for (payload, _) in more {
+            self.blob(Part::Signature, media::SIMPLE_SIGNING, payload);
+        }
         let layers = self.simple.entry(*subject).or_default();
-        layers.push(simple::layer(payload, signature));
+        layers.extend(more.iter().map(|(payload, signature)| simple::layer(payload, signature)));
         let (config, image) = simple::manifest(layers.clone());
         self.blob(Part::Signature, media::IMAGE_CONFIG, &config);
         let kept = self.manifest(Part::Signature, media::IMAGE_MANIFEST, &image.to_bytes());

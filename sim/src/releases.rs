@@ -98,6 +98,17 @@ pub const GOOD: u8 = 9;
 /// The one whose date is a year ahead of all others.
 pub const FUTURE: u8 = 8;
 
+/// Flaws that a broken step would let through, one of each kind.
+pub const TELLING: [u8; 4] = [STRANGERS, OTHER_IMAGE, FINGERPRINT, COPIED];
+/// Signed by a key that nobody trusts.
+pub const STRANGERS: u8 = 12;
+/// Its lock binds another image.
+pub const OTHER_IMAGE: u8 = 17;
+/// Its lock says something else than its fingerprint.
+pub const FINGERPRINT: u8 = 19;
+/// A good signature of other words stands under the right ones.
+pub const COPIED: u8 = 28;
+
 const RECIPES: &[Recipe] = &[
     Recipe { sequence: 3, variant: 0, day: 3, ..PLAIN },
     Recipe { sequence: 4, variant: 1, day: 5, channels: &["stable"], layout: Layout::Bundle, ..PLAIN },
@@ -271,11 +282,11 @@ fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
             policy_bundle: PolicyBundle {
                 reference: format!("registry.sim/agent:{tag}-policy"),
                 digest: Digest::of(&bound.bytes),
-                version: Version::parse(&match flaw {
-                    Flaw::LockVersion => "7.7.7".to_owned(),
-                    _ => format!("1.{}.0", bound.number),
-                })
-                .ok()?,
+                version: if flaw == Flaw::LockVersion {
+                    Version::parse("7.7.7").ok()?
+                } else {
+                    Version::parse(&format!("1.{}.0", bound.number)).ok()?
+                },
             },
             runtime: Runtime::parse(if flaw == Flaw::LockRuntime { ">=99.0.0" } else { ">=1.0.0 <2.0.0" }).ok()?,
             inputs: Inputs::default(),
@@ -295,11 +306,8 @@ fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
         text
     };
     let (new, old) = (day(recipe.day), day(-800));
-    let signed = match flaw {
-        Flaw::Undated => None,
-        Flaw::BadDate => Some("yesterday".to_owned()),
-        _ => Some(date(new)),
-    };
+    let signed = if flaw == Flaw::BadDate { "yesterday".to_owned() } else { date(new) };
+    let signed = Some(signed).filter(|_| flaw != Flaw::Undated);
     sign_image(&mut all.registry, &image, &recipe, signed.as_deref());
 
     let mut attached = [None, None];
@@ -328,11 +336,13 @@ fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
         attached[1] = Some(kept);
     }
 
-    let dates = match flaw {
-        Flaw::Undated | Flaw::BadDate | Flaw::Stranger | Flaw::Unsigned => Vec::new(),
-        Flaw::OtherDigest | Flaw::Copied | Flaw::Unparsable => Vec::new(),
-        Flaw::OldBesideNew => vec![old, new],
-        _ => vec![new],
+    let undated = [Flaw::Undated, Flaw::BadDate, Flaw::Stranger, Flaw::Unsigned];
+    let dates = if undated.contains(&flaw) || [Flaw::OtherDigest, Flaw::Copied, Flaw::Unparsable].contains(&flaw) {
+        Vec::new()
+    } else if flaw == Flaw::OldBesideNew {
+        vec![old, new]
+    } else {
+        vec![new]
     };
     let slot = |at: &Wall| {
         format!(
@@ -388,9 +398,8 @@ fn sign_image(registry: &mut Registry, image: &Descriptor, recipe: &Recipe, date
             registry.sigstore_bundle(image, b"no bundle", date);
         }
         Flaw::ManyLayers => {
-            for n in 0..80u8 {
-                registry.simple_layer(&image.digest, &[n; 40], &[n; 32]);
-            }
+            let junk: Vec<(Vec<u8>, Vec<u8>)> = (0..200u8).map(|n| (vec![n; 40], vec![n; 32])).collect();
+            registry.simple_layers(&image.digest, &junk);
             registry.sign(image, Layout::Bundle, key, date);
         }
         Flaw::ManyBundles => {
@@ -427,5 +436,29 @@ fn sign_image(registry: &mut Registry, image: &Descriptor, recipe: &Recipe, date
         | Flaw::NoPolicy
         | Flaw::NoPlatform
         | Flaw::OlderLock => registry.sign(image, layout, key, date),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_what_they_are_called() {
+        assert_eq!(ALL.releases.len(), usize::from(COUNT));
+        let flaw = |number: u8| RECIPES[usize::from(number)].flaw;
+        assert_eq!(TELLING.map(flaw), [Flaw::Stranger, Flaw::OtherImage, Flaw::Fingerprint, Flaw::Copied]);
+        for number in 0..GOOD {
+            assert_eq!((flaw(number), RECIPES[usize::from(number)].expect), (Flaw::None, Expect::Pass));
+        }
+        for (number, release) in (0..5u8).zip(&ALL.releases) {
+            assert_eq!((release.variant, release.name), (number, 0), "the first releases are those of the policies");
+        }
+        let newest = ALL.releases.iter().flat_map(|release| &release.dates).max();
+        assert_eq!(newest, ALL.releases[usize::from(FUTURE)].dates.first());
+        let mut images: Vec<Digest> = ALL.releases.iter().map(|release| release.image.digest).collect();
+        images.sort_unstable();
+        images.dedup();
+        assert_eq!(images.len(), usize::from(COUNT));
     }
 }

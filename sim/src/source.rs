@@ -48,6 +48,7 @@ impl Source {
     fn other(&self, n: u64) -> &'static Release {
         let of = u64::from(if n == 0 { self.release.number.clamp(1, GOOD) } else { GOOD });
         let pick = draw(self.key, Stream::Net, 1 << 40, n) % of;
+        let pick = if pick == u64::from(self.release.number) { (pick + 1) % of } else { pick };
         releases::release(u8::try_from(pick).unwrap_or(0)).unwrap_or(self.release)
     }
 
@@ -56,10 +57,7 @@ impl Source {
         self.asks += 1;
         let part = part_of(ask);
         let noise = draw(self.key, Stream::Net, self.asks, 2);
-        let chosen = match self.on {
-            Part::Any => noise.is_multiple_of(NOW_AND_THEN),
-            on => on == part,
-        };
+        let chosen = if self.on == Part::Any { noise.is_multiple_of(NOW_AND_THEN) } else { self.on == part };
         let truth = self.answered(ask);
         let told: Vec<u32> = (0..OF_ANSWERS).filter(|bit| self.lies.0 >> bit & 1 == 1).collect();
         let lie = told.get(usize::try_from(noise / NOW_AND_THEN).unwrap_or(0) % told.len().max(1));

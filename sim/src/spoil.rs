@@ -53,41 +53,40 @@ impl World {
 
     /// The chain of a broken operator.
     fn spoil_release(&self, sabotage: Sabotage, ops: &mut Vec<Op>) {
-        let of_lock = |op: &Op| match op {
-            Op::Put { file: File::Temp(Replaced::Lock(_)), .. } | Op::Sync(File::Temp(Replaced::Lock(_))) => true,
-            Op::Rename { to, .. } => matches!(to, File::Lock(_)),
-            Op::SyncDir(dir) => *dir == Dir::Locks,
-            _ => false,
+        let of_lock = |op: &Op| {
+            matches!(
+                op,
+                Op::Put { file: File::Temp(Replaced::Lock(_)), .. }
+                    | Op::Sync(File::Temp(Replaced::Lock(_)))
+                    | Op::Rename { to: File::Lock(_), .. }
+                    | Op::SyncDir(Dir::Locks)
+            )
         };
         let activates = ops.iter().any(of_lock);
-        match sabotage {
-            Sabotage::LockNotSynced => ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Lock(_))))),
-            Sabotage::LockAfterActivation => {
-                let mut moved: Vec<Op> = ops.extract_if(.., |op| of_lock(op)).collect();
-                let unlock = ops.pop();
-                ops.append(&mut moved);
-                ops.extend(unlock);
+        if sabotage == Sabotage::LockNotSynced {
+            ops.retain(|op| !matches!(op, Op::Sync(File::Temp(Replaced::Lock(_)))));
+        }
+        if sabotage == Sabotage::LockAfterActivation {
+            let mut moved: Vec<Op> = ops.extract_if(.., |op| of_lock(op)).collect();
+            let unlock = ops.pop();
+            ops.append(&mut moved);
+            ops.extend(unlock);
+        }
+        for op in ops.iter_mut().filter(|_| activates) {
+            let Op::Put { file: File::Temp(what), bytes } = op else { continue };
+            if sabotage == Sabotage::BundleFetchedTwice && matches!(what, Replaced::Bundle(_)) {
+                let other = policies::ALL.iter().find(|variant| variant.bytes != *bytes);
+                *bytes = other.map_or_else(Vec::new, |other| other.bytes.clone());
             }
-            Sabotage::BundleFetchedTwice | Sabotage::LockRewritten | Sabotage::TimeFloorFromClock => {
-                for op in ops.iter_mut() {
-                    let Op::Put { file: File::Temp(what), bytes } = op else { continue };
-                    match (sabotage, what) {
-                        (Sabotage::BundleFetchedTwice, Replaced::Bundle(_)) if activates => {
-                            let other = policies::ALL.iter().find(|variant| variant.bytes != *bytes);
-                            *bytes = other.map_or_else(Vec::new, |other| other.bytes.clone());
-                        }
-                        (Sabotage::LockRewritten, Replaced::Lock(_)) => *bytes = altered(bytes, "1.0.", "9.0."),
-                        (Sabotage::TimeFloorFromClock, Replaced::Activation) => {
-                            let text = String::from_utf8_lossy(bytes);
-                            let (start, _) = text.split_once(",\"time_floor\":").unwrap_or_default();
-                            let now = self.clock.now(self.now).wall;
-                            *bytes = format!("{start},\"time_floor\":\"{now}\"}}\n").into_bytes();
-                        }
-                        _ => {}
-                    }
-                }
+            if sabotage == Sabotage::LockRewritten && matches!(what, Replaced::Lock(_)) {
+                *bytes = String::from_utf8_lossy(bytes).replacen("1.0.", "9.0.", 1).into_bytes();
             }
-            _ => {}
+            if sabotage == Sabotage::TimeFloorFromClock && *what == Replaced::Activation {
+                let text = String::from_utf8_lossy(bytes);
+                let (start, _) = text.split_once(",\"time_floor\":").unwrap_or_default();
+                let now = self.clock.now(self.now).wall;
+                *bytes = format!("{start},\"time_floor\":\"{now}\"}}\n").into_bytes();
+            }
         }
     }
 
@@ -137,8 +136,10 @@ impl World {
             (Sabotage::FloorNotKept, Op::Read { file: File::Activation, .. }) if proc != 0 && proc < BACKGROUND => {
                 let text = String::from_utf8_lossy(self.disk.read(File::Activation)?).into_owned();
                 let (start, rest) = text.split_once(",\"floors\":{")?;
-                let (_, end) = rest.split_once('}')?;
-                Some(Ok(Done::Bytes(format!("{start},\"floors\":{{}}{end}").into_bytes())))
+                let (floors, end) = rest.split_once('}')?;
+                // Only those of locks: the floors of policies have oracles of their own.
+                let kept: Vec<&str> = floors.split(',').filter(|floor| floor.starts_with("\"policy/")).collect();
+                Some(Ok(Done::Bytes(format!("{start},\"floors\":{{{}}}{end}", kept.join(",")).into_bytes())))
             }
             (Sabotage::RecordForOtherBytes, Op::Read { file: File::Verified(bundle), .. }) => {
                 let there = self.disk.names().find(|file| matches!(file, File::Verified(_)))?;
@@ -167,9 +168,4 @@ impl World {
         }
         got
     }
-}
-
-/// The bytes with a text in them replaced.
-fn altered(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
-    String::from_utf8_lossy(bytes).replacen(from, to, 1).into_bytes()
 }

@@ -257,8 +257,13 @@ pub(crate) struct Checking {
 
 #[derive(Debug)]
 pub(crate) enum Job {
-    Evaluate { call: u32, variant: u8 },
-    Tool { call: u32 },
+    Evaluate {
+        call: u32,
+        variant: u8,
+    },
+    Tool {
+        call: u32,
+    },
     /// What is known beforehand.
     Known(Option<Got>),
 }

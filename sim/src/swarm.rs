@@ -243,7 +243,7 @@ fn fetches(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
     let mut rng = Rng::new(seed, Stream::Load, 2);
     let mut at = rng.range(0, end / 3);
     for _ in 0..rng.range(1, 5) {
-        let crash = (mask.has("loadcrash") && rng.ratio(1, 2)).then(|| rng.range32(1, 90));
+        let crash = (mask.has("loadcrash") && rng.ratio(1, 2)).then(|| fetch_crash(&mut rng));
         let what = match rng.range(0, 11) {
             0 => What::ResetFloor { name: u8::from(rng.ratio(1, 5)), time: rng.ratio(1, 2), crash },
             1 | 2 if mask.has("verified") => What::Load { variant: variant(&mut rng, mask), crash },
@@ -253,6 +253,22 @@ fn fetches(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
         // Now and then two at once.
         let apart = if rng.ratio(1, 6) { 3_000 } else { end / 2 };
         at = (at + rng.range(0, apart)).min(end);
+    }
+    if rng.ratio(1, 8) {
+        // Up, the floor away, and down again.
+        let up =
+            |release| Order { release, lies: Lies::default(), on: Part::Any, goal: Goal::Activate(Wants::Anything) };
+        let down = rng.range(0, 2);
+        let path = [
+            What::Fetch { order: up(5), crash: None },
+            What::ResetFloor { name: 0, time: rng.ratio(1, 2), crash: None },
+            What::Fetch { order: up(u8::try_from(down).unwrap_or(0)), crash: None },
+        ];
+        let mut at = rng.range(0, end / 2);
+        for what in path {
+            steps.push(Step { when: When::At(at), what });
+            at += rng.range(60_000, 160_000);
+        }
     }
     if mask.has("years") {
         let mut rng = Rng::new(seed, Stream::Faults, 3_000);
@@ -264,16 +280,23 @@ fn fetches(seed: u64, mask: Mask, end: u64, steps: &mut Vec<Step>) {
     }
 }
 
+/// A verification takes 30 to 45 effects, and the change behind it some twenty.
+fn fetch_crash(rng: &mut Rng) -> u32 {
+    if rng.ratio(1, 3) { rng.range32(1, 70) } else { rng.range32(42, 70) }
+}
+
 fn order(rng: &mut Rng, mask: Mask) -> Order {
     let release = match rng.range(0, 9) {
         0 => FUTURE,
         1..=6 => u8::try_from(rng.range(0, u64::from(releases::GOOD) - 1)).unwrap_or(0),
+        7 => rng.pick(&releases::TELLING, FUTURE),
         _ => u8::try_from(rng.range(u64::from(releases::GOOD), u64::from(COUNT) - 1)).unwrap_or(0),
     };
     let lies = match rng.range(0, 5) {
         _ if !mask.has("lies") => Lies::default(),
         0 | 1 => Lies(1 << rng.range32(0, u32::try_from(LIES.len()).unwrap_or(1) - 1)),
         2 => Lies(rng.range32(0, (1 << LIES.len()) - 1)),
+        3 => Lies::of(&["stale"]),
         _ => Lies::default(),
     };
     let (_, on) = rng.pick(PARTS, ("any", Part::Any));

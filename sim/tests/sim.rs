@@ -95,7 +95,8 @@ fn e_every_crash_point_of_a_small_plan_is_survived() {
     let draining = exhaust::crashes(&mut world, &exhaust::draining_plan(1), true);
     let loads = exhaust::loads(&mut world, 1);
     let drains = exhaust::drains(&mut world, 1);
-    for report in [&crashes, &draining, &loads, &drains] {
+    let releases = exhaust::releases(&mut world, 1);
+    for report in [&crashes, &draining, &loads, &drains, &releases] {
         if let Some((plan, failure)) = &report.failure {
             panic!("{}: {}\n{plan}", failure.oracle.name(), failure.words);
         }
@@ -104,7 +105,9 @@ fn e_every_crash_point_of_a_small_plan_is_survived() {
     assert!(loads.points >= 300, "only {} crash points of loads", loads.points);
     assert!(draining.points > 3_000, "only {} crash points with a drain in the background", draining.points);
     assert!(drains.points >= 180, "only {} crash points of drains", drains.points);
-    println!("sim: {} crash points", crashes.points + draining.points + loads.points + drains.points);
+    assert!(releases.points >= 3_000, "only {} crash points of activations", releases.points);
+    let loads = loads.points + releases.points;
+    println!("sim: {} crash points", crashes.points + draining.points + loads + drains.points);
 }
 
 /// C10: the same seeds give the same traces on any number of threads and in a world that was used before.

@@ -1,6 +1,8 @@
 //! What the commands about images have in common.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use io_artifacts::Fault;
 use io_artifacts::keys::{self, Password, PublicKeys};
@@ -34,13 +36,14 @@ impl From<Fault> for Failure {
         let message = fault.to_string();
         match fault {
             Fault::NotFound { .. } | Fault::Unreachable { .. } | Fault::Denied { .. } => Self::unreadable(message),
-            Fault::File { error, .. } => match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => Self::unreadable(message),
-                _ => Self::refused(message),
-            },
-            Fault::TooLong { .. } | Fault::Mismatch { .. } | Fault::Broken { .. } | Fault::Refused { .. } => {
-                Self::refused(message)
+            Fault::File { error, .. } if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Self::unreadable(message)
             }
+            Fault::File { .. }
+            | Fault::TooLong { .. }
+            | Fault::Mismatch { .. }
+            | Fault::Broken { .. }
+            | Fault::Refused { .. } => Self::refused(message),
         }
     }
 }
@@ -132,10 +135,10 @@ pub async fn tagged(at: &Transport, tag: Option<String>) -> Result<Option<Resolv
 ///
 /// # Errors
 /// 2 when nobody names a key; else when a key cannot be read, or is not among the file's.
-pub fn trusted(trust: &Trust, file: &config::File) -> Result<PublicKeys, Failure> {
+pub fn trusted(trust: &Trust, file: &config::File) -> Result<Arc<PublicKeys>, Failure> {
     let configured = file.cosign_keys.as_deref().map(PublicKeys::from_folder).transpose()?;
     if trust.pubkey.is_empty() {
-        return configured.ok_or_else(|| {
+        return configured.map(Arc::new).ok_or_else(|| {
             Failure::usage("no key is trusted; give --pubkey FILE, or --config FILE with `cosign_keys` in [trust]")
         });
     }
@@ -150,7 +153,7 @@ pub fn trusted(trust: &Trust, file: &config::File) -> Result<PublicKeys, Failure
             }
         }
     }
-    Ok(given)
+    Ok(Arc::new(given))
 }
 
 /// The password of a key that is there: `COSIGN_PASSWORD`, or asked for.

@@ -1,12 +1,15 @@
 //! `autonomy bundle …`: the airgap archive.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use io_artifacts::cache::Cache;
+use io_artifacts::copy;
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
 use machines::activation::{Command, LockSlot, Terms};
 use machines::json::Value;
-use machines::oci::{Place, Reference, Target};
+use machines::oci::{Digest, Place, Reference, Target};
 use machines::verify::Passed;
 
 use crate::artifacts::{block_on, open, trusted};
@@ -15,6 +18,9 @@ use crate::failure::{Ended, Failure};
 use crate::output::{Output, object, print};
 use crate::verify::{self, Said};
 use crate::{bundles, config, oci, policy};
+
+/// The bound of a node's blob cache, in bytes.
+const CACHE_BYTES: u64 = 16 << 30;
 
 /// Runs one of the commands.
 pub fn dispatch(command: BundleCommand, output: Output) -> Ended {
@@ -35,7 +41,7 @@ fn archive(file: &Path) -> Result<Reference, Failure> {
 
 /// An archive under verification.
 struct Checked {
-    keys: PublicKeys,
+    keys: Arc<PublicKeys>,
     file: config::File,
     said: Said,
     source: Transport,
@@ -56,6 +62,16 @@ async fn four_steps(file: &Path, trust: &Trust, place: &PolicyPlace, output: Out
 fn check(args: &cli::BundleVerify, output: Output) -> Ended {
     let checked = block_on(four_steps(&args.file, &args.trust, &args.place, output))?;
     checked.said.end(&checked.ended, &checked.keys)
+}
+
+/// Takes an image and all that is attached to it into the blob cache of a state root.
+fn keep(source: &Transport, image: Digest, state_root: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(state_root).map_err(|e| Failure::refused(format!("{}: {e}", state_root.display())))?;
+    let cache = Cache::open(state_root, CACHE_BYTES)?;
+    block_on(async {
+        copy::keep(source, &Target::Digest(image), &cache).await?;
+        Ok(())
+    })
 }
 
 /// Verifies, and only then stores. The archive is opened once: what was verified is what is taken in.
@@ -80,15 +96,10 @@ fn import(args: &cli::BundleImport, output: Output) -> Ended {
     let before = policy::activation(&layout)?;
     let admitted = !args.activate || before.admit_release(release.get(), &terms).is_ok();
     if admitted {
-        let cache = layout.activation.join("blobs");
-        block_on(oci::keep(&source, &release.get().image, &cache))?;
+        keep(&source, release.get().image, &layout.activation)?;
     }
     let slot = LockSlot::of(release.get());
-    let command = if args.activate {
-        Command::Activate { release, terms }
-    } else {
-        Command::Remember { release }
-    };
+    let command = if args.activate { Command::Activate { release, terms } } else { Command::Remember { release } };
     if let Err(reason) = bundles::change(layout, command)? {
         return policy::rejected(marker, &reason, output);
     }
@@ -98,7 +109,11 @@ fn import(args: &cli::BundleImport, output: Output) -> Ended {
         slot.name, slot.version, slot.sequence, slot.fingerprint, slot.image
     );
     output.print(&text, || {
-        object([("imported", Value::from(true)), ("activated", Value::from(args.activate)), ("release", policy::lock_slot(&slot))])
+        object([
+            ("imported", Value::from(true)),
+            ("activated", Value::from(args.activate)),
+            ("release", policy::lock_slot(&slot)),
+        ])
     })?;
     Ok(0)
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use io_artifacts::keys::{
-    Ed25519Key, Ed25519PublicKey, Generated, Kind, MAX_FILE, PASSWORD_VARIABLE, Password, PublicKey, SigningKey, generate,
+    Ed25519Key, Ed25519PublicKey, Generated, Kind, MAX_FILE, PASSWORD_VARIABLE, Password, PublicKey, SigningKey,
+    generate,
 };
 use machines::json::Value;
 
@@ -34,7 +35,8 @@ fn make(args: &cli::KeysGenerate, output: Output) -> Ended {
     };
     let Generated { private, public, fingerprint } = generate(kind, &args.out, &password)?;
     let (private, public) = (private.display().to_string(), public.display().to_string());
-    let text = format!("{what}\nprivate key: {private} (keep it secret)\npublic key: {public}\nfingerprint: {fingerprint}");
+    let text =
+        format!("{what}\nprivate key: {private} (keep it secret)\npublic key: {public}\nfingerprint: {fingerprint}");
     output.print(&text, || {
         object([
             ("private_key", Value::from(private)),

@@ -141,7 +141,8 @@ fn verify(path: &Path, output: Output) -> Ended {
 fn show(path: &Path, output: Output) -> Ended {
     let (lock, bytes) = read(path)?;
     if output == Output::Json {
-        let whole = canonical::parse(&bytes, MAX_BYTES).map_err(|why| Failure::refused(format!("{}: {why}", path.display())))?;
+        let whole = canonical::parse(&bytes, MAX_BYTES)
+            .map_err(|why| Failure::refused(format!("{}: {why}", path.display())))?;
         print(&whole.to_text())?;
         return Ok(0);
     }

@@ -6,7 +6,6 @@ mod bundle;
 mod bundles;
 mod cli;
 mod config;
-mod driver;
 mod failure;
 mod keys;
 mod lock;

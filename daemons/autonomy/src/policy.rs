@@ -193,8 +193,9 @@ fn status(place: &PolicyPlace, output: Output) -> Ended {
 pub fn activation(layout: &PolicyLayout) -> Result<Activation, Failure> {
     let path = layout.activation.join("activation.json");
     match std::fs::read(&path) {
-        Ok(bytes) => Activation::parse(&bytes)
-            .map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display()))),
+        Ok(bytes) => {
+            Activation::parse(&bytes).map_err(|words| Failure::refused(format!("{}: damaged: {words}", path.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Activation::default()),
         Err(error) => Err(Failure::unreadable(format!("{}: {error}", path.display()))),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use io_drive::disk::{Disk, Layout};
 use io_drive::lock::WriterLock;
 use io_drive::log::{Format, Log, log_panics};
-use io_node::http::{self, Access, App, Token};
+use io_node::http::{self, Access, App, OwnThreads, Token};
 use io_node::metrics::Metrics;
 use io_node::node::{Node, Parts, Phase};
 use io_node::policies::{Limits, STACK_BYTES, this_thread_may_judge};
@@ -42,6 +42,8 @@ pub const STRICT_VARIABLE: &str = "AUTONOMY_STRICT_MODE";
 const NODE_ID: &str = "node";
 /// Open files that are enough for every connection.
 const FILES: u64 = 65_536;
+/// Connections that have a thread to themselves.
+const OWN_THREADS: usize = 2;
 /// How much longer than a tool may run the last calls are waited for.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -235,7 +237,8 @@ pub async fn boot(mut plan: Plan) -> Result<Running, Failure> {
         ..http::Limits::default()
     };
     let app = App::new(node.clone(), access, limits, VERSION);
-    let server = tokio::spawn(http::serve(listener, app, stopped));
+    let own = OwnThreads::start(OWN_THREADS).map_err(|error| Failure::refused(format!("cannot start: {error}")))?;
+    let server = tokio::spawn(http::serve(listener, app, own, stopped));
     node.reached(Phase::Ready).await;
     started(&log, &node, address, &plan);
     let drain = match (exporter, &plan.layout.telemetry) {

@@ -37,7 +37,9 @@ pub fn ask_new_password(what: &str) -> Result<Password, Failure> {
 /// What is typed, without showing it.
 fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Failure::usage(format!("there is no terminal to ask for the password; set {PASSWORD_VARIABLE} (it may be empty)"))
+        Failure::usage(format!(
+            "there is no terminal to ask for the password; set {PASSWORD_VARIABLE} (it may be empty)"
+        ))
     })?;
     let failed = |error: std::io::Error| Failure::refused(format!("the terminal gives no password: {error}"));
     let _hidden = Hidden::start(&tty).map_err(failed)?;

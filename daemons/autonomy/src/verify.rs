@@ -1,10 +1,12 @@
 //! `autonomy verify`, and the four steps for the commands that need them passed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
-use crate::driver;
+use io_artifacts::verify::{self as driver, Means};
+use io_drive::clock::Clock;
 use io_node::policies::{self, Limits};
 use machines::json::Value;
 use machines::oci::Reference;
@@ -56,11 +58,16 @@ pub fn verify(args: &cli::Verify, output: Output) -> Ended {
 pub async fn four_steps(
     source: &Transport,
     options: Options,
-    keys: &PublicKeys,
-    told: impl FnMut(Step, &Outcome) + Send,
+    keys: &Arc<PublicKeys>,
+    told: impl FnMut(Step, &Outcome),
 ) -> Result<Passed, Failed> {
-    let open = |bytes: Vec<u8>| policies::open(&bytes, &Limits::default());
-    driver::run(source, options, keys, open, told).await
+    // Nothing is kept of what may yet fail.
+    let means = Means {
+        keys: Arc::clone(keys),
+        open_bundle: Arc::new(|bytes: Vec<u8>| policies::open(&bytes, &Limits::default())),
+        cache: None,
+    };
+    driver::run(source, options, &means, Clock.now(), told).await
 }
 
 /// What a verification that passed yields to be activated.

@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// How often a name is resolved again when somebody renamed a part of it meanwhile.
 const TRIES: u32 = 64;
@@ -290,7 +289,10 @@ mod tests {
             assert_eq!(root.read_all("a/y", 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
             let mut names: Vec<_> = root.entries("a").unwrap().map(Result::unwrap).collect();
             names.sort_by(|a, b| a.name.cmp(&b.name));
-            assert_eq!(names.iter().map(|e| (e.name.as_str(), e.is_folder)).collect::<Vec<_>>(), [("b", true), ("y", false)]);
+            assert_eq!(
+                names.iter().map(|e| (e.name.as_str(), e.is_folder)).collect::<Vec<_>>(),
+                [("b", true), ("y", false)]
+            );
             root.sync_folder("").unwrap();
             assert!(root.remove("a/y").unwrap() && !root.remove("a/y").unwrap() && !root.remove("no/such").unwrap());
             assert!(path.join("a/b").is_dir());
@@ -302,7 +304,10 @@ mod tests {
         both(|root, _| {
             for name in ["", ".", "..", "/etc/passwd", "../secret", "a/../../secret", "a//b", "a/", "./a", "a\0b"] {
                 assert_eq!(root.read(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
-                assert!(root.create(name).is_err() && root.remove(name).is_err() && root.exists(name).is_err(), "{name:?}");
+                assert!(
+                    root.create(name).is_err() && root.remove(name).is_err() && root.exists(name).is_err(),
+                    "{name:?}"
+                );
                 assert!(root.rename(name, "x").is_err() && root.make_folder(name).is_err(), "{name:?}");
             }
         });

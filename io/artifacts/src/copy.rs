@@ -11,7 +11,8 @@ use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, media, t
 use tokio::task::JoinSet;
 
 use crate::Fault;
-use crate::blob::Scratch;
+use crate::blob::{Discard, Scratch};
+use crate::cache::Cache;
 use crate::source::{Found, Transport};
 
 /// Most manifests of one copy.
@@ -104,6 +105,42 @@ pub async fn copy(
         }
     }
     to.finish().await?;
+    Ok(copied)
+}
+
+/// Puts the image `at` in `from`, with all that is attached, into the blob cache: manifests too, each by its digest.
+///
+/// # Errors
+/// When something cannot be read, is not what its digest says, or does not fit into the cache beside what is pinned there.
+pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied, Fault> {
+    let plan = Plan::of(from, at).await?;
+    let mut copied = Copied { digest: Some(plan.root), manifests: plan.nodes.len(), ..Copied::default() };
+    let no_room = || Fault::refused(from.place(), "there is no room for it in the blob cache");
+    for blob in plan.blobs.values() {
+        let (there, wanted) = (cache.clone(), blob.clone());
+        let looked = tokio::task::spawn_blocking(move || match there.stream(&wanted, || Ok(Discard))? {
+            Some(_) => Ok((true, None)),
+            None => there.incoming(&wanted).map(|incoming| (false, incoming)),
+        });
+        match looked.await.map_err(|error| Fault::task(from.place(), &error))?? {
+            (true, _) => copied.blobs_there += 1,
+            (false, None) => return Err(no_room()),
+            (false, Some(incoming)) => {
+                let matched = from.stream(blob, incoming).await?;
+                let kept = tokio::task::spawn_blocking(move || matched.keep());
+                kept.await.map_err(|error| Fault::task(from.place(), &error))??;
+                copied.blobs_copied += 1;
+                copied.bytes_copied = copied.bytes_copied.saturating_add(blob.size);
+            }
+        }
+    }
+    for node in plan.nodes.values() {
+        let (there, media_type, bytes) = (cache.clone(), node.media_type.clone(), node.bytes.clone());
+        let put = tokio::task::spawn_blocking(move || there.put(&Descriptor::of(&media_type, &bytes), bytes));
+        if !put.await.map_err(|error| Fault::task(from.place(), &error))?? {
+            return Err(no_room());
+        }
+    }
     Ok(copied)
 }
 
@@ -235,7 +272,12 @@ impl Plan {
         let max = u32::try_from(entry.size).unwrap_or(u32::MAX).min(MAX_MANIFEST);
         let mut manifest = from.manifest(&Target::Digest(entry.digest), max).await?;
         if u64::try_from(manifest.bytes.len()) != Ok(entry.size) {
-            let why = format!("manifest {} has {} bytes, its descriptor says {}", entry.digest, manifest.bytes.len(), entry.size);
+            let why = format!(
+                "manifest {} has {} bytes, its descriptor says {}",
+                entry.digest,
+                manifest.bytes.len(),
+                entry.size
+            );
             return Err(Fault::broken(from.place(), why));
         }
         // What led to it says what it is (FAULTS S16).
@@ -243,7 +285,13 @@ impl Plan {
         self.add(from, manifest, how, queue)
     }
 
-    fn add(&mut self, from: &Transport, found: Found, (way, depth): (Way, u32), queue: &mut Queue) -> Result<(), Fault> {
+    fn add(
+        &mut self,
+        from: &Transport,
+        found: Found,
+        (way, depth): (Way, u32),
+        queue: &mut Queue,
+    ) -> Result<(), Fault> {
         let Found { media_type, bytes, .. } = found;
         let digest = Digest::of(&bytes);
         if self.nodes.contains_key(&digest) {
@@ -268,7 +316,10 @@ impl Plan {
                 for blob in image.layers.iter().chain([&image.config]) {
                     let before = self.blobs.insert(blob.digest, blob.clone());
                     if before.is_some_and(|before| before.size != blob.size) {
-                        return Err(Fault::broken(from.place(), format!("two descriptors of {} differ in size", blob.digest)));
+                        return Err(Fault::broken(
+                            from.place(),
+                            format!("two descriptors of {} differ in size", blob.digest),
+                        ));
                     }
                 }
             }

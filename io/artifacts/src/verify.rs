@@ -154,12 +154,7 @@ fn in_the_machines_words(fault: Fault) -> SourceFault {
     }
 }
 
-async fn answer(
-    source: &Transport,
-    ask: Ask,
-    cache: Option<Cache>,
-    over: &Arc<AtomicBool>,
-) -> Result<Answer, Fault> {
+async fn answer(source: &Transport, ask: Ask, cache: Option<Cache>, over: &Arc<AtomicBool>) -> Result<Answer, Fault> {
     match ask {
         Ask::Manifest { at, max } => {
             let found = source.manifest_unchecked(&at, max).await?;

@@ -89,6 +89,8 @@ impl Real {
             Dir::Policy => self.root.path().join("policy"),
             Dir::Bundles => self.root.path().join("policy/bundles"),
             Dir::Rejected => self.root.path().join("telemetry/rejected"),
+            Dir::Locks => self.root.path().join("policy/locks"),
+            Dir::Verified => self.root.path().join("policy/verified"),
         };
         folder.join(file.name())
     }

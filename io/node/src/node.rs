@@ -1,5 +1,6 @@
 //! The node: the runtime machine with its driver, and the hands that carry out its work.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,15 @@ pub struct NodeHands {
     parts: Parts,
 }
 
+thread_local! {
+    static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread serves one caller and nobody else: it may wait for the disk for a moment.
+pub fn this_thread_may_wait() {
+    MAY_WAIT.set(true);
+}
+
 /// Threads for what takes its time: policies that are opened, decisions that are slow.
 const WORKERS: usize = 2;
 
@@ -110,7 +120,8 @@ impl Node {
         };
         let event = Event::Input(Input::Call(call, Arc::new(request)));
         // A lone call flushes for itself, which spares it two wake-ups; several share the flushes of the log's thread.
-        if alone && hands.many_workers {
+        // It may hold up nobody meanwhile: it has its thread to itself, or another worker goes on.
+        if alone && (hands.many_workers || MAY_WAIT.get()) {
             self.0.driver.feed_and_flush(event)
         } else {
             self.0.driver.feed(event)

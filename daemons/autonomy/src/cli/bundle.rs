@@ -14,6 +14,8 @@ pub enum BundleCommand {
   autonomy bundle create --image registry.internal/agent:v1 --out site.tar")]
     Create(BundleCreate),
     /// Say what an archive holds. Nothing of it is verified.
+    #[command(after_help = "Example:
+  autonomy bundle inspect site.tar")]
     Inspect(BundleInspect),
     /// Check an archive: all four steps, lock and policy required. Nothing is stored.
     #[command(after_help = "Example:

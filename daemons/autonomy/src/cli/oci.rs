@@ -32,8 +32,12 @@ Each file becomes a layer; a folder becomes one layer, a tar archive of what is 
   autonomy oci attach-policy --image localhost:5000/agent:v1 --bundle policy.tar.gz")]
     AttachPolicy(OciAttachPolicy),
     /// Write the lock that is attached to an image to a file. It is not verified: see `autonomy verify`.
+    #[command(after_help = "Example:
+  autonomy oci pull-lock --image localhost:5000/agent:v1 --out autonomy.lock.json")]
     PullLock(OciPullSidecar),
     /// Write the policy bundle that is attached to an image to a file. It is not verified: see `autonomy verify`.
+    #[command(after_help = "Example:
+  autonomy oci pull-policy --image localhost:5000/agent:v1 --out policy.tar.gz")]
     PullPolicy(OciPullSidecar),
     /// Sign an image, and the lock and the policy that are attached to it.
     #[command(after_help = "Examples:
@@ -49,6 +53,9 @@ cosign are written: `cosign verify --key cosign.pub --insecure-ignore-tlog` and 
   autonomy oci copy oci-archive:site.tar localhost:5000/agent:v1")]
     Copy(OciCopy),
     /// Say what an image is and what is attached to it. Nothing of it is verified.
+    #[command(after_help = "Examples:
+  autonomy oci inspect localhost:5000/agent:v1
+  autonomy oci inspect oci-archive:site.tar --output json | jq .release")]
     Inspect(OciInspect),
     /// Serve a folder as a registry: pull, push, referrers.
     #[command(after_help = "Examples:

@@ -86,10 +86,18 @@ pub enum Lock {
 The image's digest is resolved now. Attach the lock with `autonomy oci attach-lock`, then sign all with `autonomy oci sign`.")]
     Create(LockCreate),
     /// Print the fingerprint that a lock must have.
+    #[command(after_help = "Example:
+  autonomy lock fingerprint autonomy.lock.json")]
     Fingerprint(LockFile),
     /// Check a lock by itself: its schema and its fingerprint.
+    #[command(after_help = "Example:
+  autonomy lock verify demo/locks/example.lock.json
+
+Whether the image and the policy are what it binds, `autonomy verify` finds out.")]
     Verify(LockFile),
     /// Print what a lock binds.
+    #[command(after_help = "Example:
+  autonomy lock show autonomy.lock.json --output json | jq .agent_artifact")]
     Show(LockFile),
 }
 

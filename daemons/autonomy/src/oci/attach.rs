@@ -86,7 +86,9 @@ pub fn lock(args: &cli::OciAttachLock, output: Output) -> Ended {
     let wants = lock.agent_artifact.digest;
     let warn = move |image: &Digest| {
         if *image != wants {
-            eprintln!("autonomy: the lock binds the image {wants}, this one is {image}; step 2 of a verification will fail");
+            eprintln!(
+                "autonomy: the lock binds the image {wants}, this one is {image}; step 2 of a verification will fail"
+            );
         }
     };
     attach(Kind::Lock, &args.image, &args.access, bytes, warn, output)
@@ -188,9 +190,8 @@ fn attachment(kind: Kind, resolved: &Resolved, image: &Digest) -> Option<Attache
     let Manifest::Image(artifact) = &resolved.manifest else { return None };
     let ours = artifact.subject.as_ref().is_none_or(|subject| subject.digest == *image);
     let [layer] = artifact.layers.as_slice() else { return None };
-    let fits = ours
-        && artifact.artifact_type.as_deref() == Some(kind.media_type())
-        && layer.media_type == kind.media_type();
+    let fits =
+        ours && artifact.artifact_type.as_deref() == Some(kind.media_type()) && layer.media_type == kind.media_type();
     fits.then(|| Attached { kind, manifest: resolved.descriptor(), layer: layer.clone() })
 }
 
@@ -262,7 +263,11 @@ fn pulled(kind: Kind, image: &Digest, out: &Path, bytes: &[u8], output: Output) 
     let digest = Digest::of(bytes);
     let text = format!("{} of {image}: {name}\ndigest: {digest} (not verified)", kind.name());
     output.print(&text, || {
-        object([("image", artifacts::digest(image)), ("out", Value::from(name)), ("digest", artifacts::digest(&digest))])
+        object([
+            ("image", artifacts::digest(image)),
+            ("out", Value::from(name)),
+            ("digest", artifacts::digest(&digest)),
+        ])
     })?;
     Ok(0)
 }

@@ -12,7 +12,7 @@ use crate::cli::Oci;
 use crate::failure::Ended;
 use crate::output::Output;
 
-pub use copy::{create_bundle, keep};
+pub use copy::create_bundle;
 pub use inspect::inspect;
 
 /// Runs one of the commands.

@@ -33,10 +33,8 @@ pub fn folder(folder: &Path) -> Result<Blob, Failure> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let message = format!("{}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::StorageFull => Failure::refused(message),
-        _ => Failure::unreadable(message),
-    }
+    let refused = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput, io::ErrorKind::StorageFull];
+    if refused.contains(&error.kind()) { Failure::refused(message) } else { Failure::unreadable(message) }
 }
 
 /// Everything beneath a folder, each folder before what is in it.

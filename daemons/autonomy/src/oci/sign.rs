@@ -49,7 +49,8 @@ pub fn sign(args: &cli::OciSign, output: Output) -> Ended {
         at.finish().await?;
         Ok(subjects)
     })?;
-    let lines: Vec<String> = signed.iter().map(|(what, subject)| format!("signed {what}: {}", subject.digest)).collect();
+    let lines: Vec<String> =
+        signed.iter().map(|(what, subject)| format!("signed {what}: {}", subject.digest)).collect();
     let fingerprint = key.public().fingerprint().to_string();
     let text = format!("{}\nkey: {fingerprint}\n{SIGNED_AT}: {signed_at}", lines.join("\n"));
     output.print(&text, || {

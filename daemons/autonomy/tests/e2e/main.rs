@@ -9,4 +9,7 @@ mod harness;
 mod http_attacks;
 mod policy;
 mod process;
+mod supply;
+mod supply_commands;
+mod tamper;
 mod telemetry;

@@ -54,9 +54,10 @@ impl Folder {
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(Self { fd, path, mode: self.mode })),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::NOTDIR) => {
-                Err(Fault::broken(&path.display().to_string(), "is a symbolic link or no folder; links are not followed"))
-            }
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(Fault::broken(
+                &path.display().to_string(),
+                "is a symbolic link or no folder; links are not followed",
+            )),
             Err(errno) => Err(Fault::file(&path, "cannot be opened as a folder", errno)),
         }
     }
@@ -68,7 +69,9 @@ impl Folder {
     pub fn make(&self, name: &str) -> Result<Self, Fault> {
         let mode = self.mode | (Mode::RUSR | Mode::WUSR | Mode::XUSR) | enter(self.mode);
         match rustix::fs::mkdirat(&self.fd, name, mode) {
-            Ok(()) => rustix::fs::fsync(&self.fd).map_err(|errno| Fault::file(&self.path, "cannot be synced", errno))?,
+            Ok(()) => {
+                rustix::fs::fsync(&self.fd).map_err(|errno| Fault::file(&self.path, "cannot be synced", errno))?
+            }
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(Fault::file(&self.path.join(name), "cannot be made", errno)),
         }

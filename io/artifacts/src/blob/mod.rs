@@ -13,8 +13,8 @@ use machines::oci::{Descriptor, Digest};
 
 pub use self::folder::{Folder, Incoming};
 pub(crate) use self::folder::{private, replace};
-pub use self::sink::{BlobSink, Discard, Memory, Scratch};
 pub(crate) use self::sink::{Absorb, Piece};
+pub use self::sink::{BlobSink, Discard, Memory, Scratch};
 
 use crate::Fault;
 

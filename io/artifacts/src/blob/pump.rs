@@ -50,7 +50,8 @@ impl Blob {
             // There is room for all of them.
             let _ = empty.send(vec![0; PART]);
         }
-        std::thread::scope(|scope| {
+        // Both ends on this side go with the closure: a reader that waits for one is told when this side gives up.
+        std::thread::scope(move |scope| {
             let reader = std::thread::Builder::new().name("blob-reader".to_owned());
             let started = reader.spawn_scoped(scope, move || self.read_ahead(most, &emptied, &full));
             if started.is_err() {

@@ -88,7 +88,8 @@ impl Scratch {
             let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
             rustix::fs::unlink(&path).map(|()| file)
         });
-        file.map(|fd| Self(fd.into())).map_err(|errno| Fault::file(&folder, "no temporary file can be made in it", errno))
+        file.map(|fd| Self(fd.into()))
+            .map_err(|errno| Fault::file(&folder, "no temporary file can be made in it", errno))
     }
 
     /// What was written, to read it again.

@@ -70,12 +70,7 @@ impl Access {
     ///
     /// # Errors
     /// When anybody on a network could write, or a private registry has no token.
-    pub fn new(
-        address: SocketAddr,
-        token: Option<Token>,
-        private: bool,
-        read_only: bool,
-    ) -> Result<Self, ServeError> {
+    pub fn new(address: SocketAddr, token: Option<Token>, private: bool, read_only: bool) -> Result<Self, ServeError> {
         if token.is_none() && !address.ip().is_loopback() && !read_only {
             return Err(ServeError::TokenRequired(address));
         }
@@ -148,17 +143,28 @@ mod tests {
     fn the_token_is_taken_as_bearer_and_as_anybodys_password() {
         let access = with_token(false);
         // "autonomy:0123456789abcdef" and ":0123456789abcdef"
-        for good in
-            ["Bearer 0123456789abcdef", "bearer 0123456789abcdef", "Basic YXV0b25vbXk6MDEyMzQ1Njc4OWFiY2RlZg==", "basic OjAxMjM0NTY3ODlhYmNkZWY="]
-        {
+        for good in [
+            "Bearer 0123456789abcdef",
+            "bearer 0123456789abcdef",
+            "Basic YXV0b25vbXk6MDEyMzQ1Njc4OWFiY2RlZg==",
+            "basic OjAxMjM0NTY3ODlhYmNkZWY=",
+        ] {
             for wish in [Wish::Greet, Wish::Read, Wish::Write] {
                 assert_eq!(check(&access, wish, Some(good)), Ok(()), "{good}");
             }
         }
         // "autonomy:0123456789abcdeF", "autonomy:" and no pair at all
         for bad in [
-            "Bearer 0123456789abcdeF", "Bearer ", "Bearer", "", "Digest x", "Basic YXV0b25vbXk6MDEyMzQ1Njc4OWFiY2RlRg==",
-            "Basic YXV0b25vbXk6", "Basic YXV0b25vbXk=", "Basic ***", "Basic A",
+            "Bearer 0123456789abcdeF",
+            "Bearer ",
+            "Bearer",
+            "",
+            "Digest x",
+            "Basic YXV0b25vbXk6MDEyMzQ1Njc4OWFiY2RlRg==",
+            "Basic YXV0b25vbXk6",
+            "Basic YXV0b25vbXk=",
+            "Basic ***",
+            "Basic A",
         ] {
             for wish in [Wish::Greet, Wish::Read, Wish::Write] {
                 assert_eq!(check(&access, wish, Some(bad)), Err(401), "{bad:?}");

@@ -53,7 +53,7 @@ impl Code {
     const fn text(self) -> &'static str {
         match self {
             Self::BlobUnknown => "BLOB_UNKNOWN",
-            Self::BlobUploadInvalid | Self::Late => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
             Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
@@ -68,7 +68,7 @@ impl Code {
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::TagInvalid => "TAG_INVALID",
             Self::RangeInvalid => "RANGE_INVALID",
-            Self::Full | Self::Internal => "UNKNOWN",
+            Self::Late | Self::Full | Self::Internal => "UNKNOWN",
         }
     }
 

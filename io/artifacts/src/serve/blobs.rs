@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    IF_RANGE, LOCATION, RANGE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
 };
 use hyper::{Method, Response, StatusCode};
 use machines::oci::Digest;
@@ -140,7 +140,11 @@ impl Registry {
     }
 
     /// `DELETE` of a blob.
-    pub(super) async fn delete_blob(self: &Arc<Self>, repository: Repository, digest: Digest) -> Result<Answer, Refusal> {
+    pub(super) async fn delete_blob(
+        self: &Arc<Self>,
+        repository: Repository,
+        digest: Digest,
+    ) -> Result<Answer, Refusal> {
         let registry = Arc::clone(self);
         let there = on_disk("delete the blob", move || registry.store.delete_blob(&repository, &digest)).await?;
         let unknown = || Refusal::new(Code::BlobUnknown, "the repository has no such blob");
@@ -219,7 +223,8 @@ impl Registry {
         body: Incoming,
     ) -> Result<Answer, Refusal> {
         let upload = self.uploads.take(&repository, id)?;
-        let digest = query.get("digest")?.ok_or_else(|| Refusal::new(Code::DigestInvalid, "the query's `digest` is missing"))?;
+        let digest =
+            query.get("digest")?.ok_or_else(|| Refusal::new(Code::DigestInvalid, "the query's `digest` is missing"))?;
         let digest = parse_digest(&digest)?;
         let upload = self.take_body(upload, &repository, id, headers, body).await?;
         let kept = keep(upload, repository.clone(), digest).await;
@@ -241,9 +246,12 @@ impl Registry {
         let size = upload.size();
         let most = match chunk(headers)? {
             Some(chunk) if chunk.start != size => {
-                return Err(Refusal::new(Code::RangeInvalid, &format!("the next byte is {size}, and the chunk begins elsewhere"))
-                    .with(LOCATION, value(&upload_path(repository, id)))
-                    .with(RANGE, value(&progress_range(size))));
+                return Err(Refusal::new(
+                    Code::RangeInvalid,
+                    &format!("the next byte is {size}, and the chunk begins elsewhere"),
+                )
+                .with(LOCATION, value(&upload_path(repository, id)))
+                .with(RANGE, value(&progress_range(size))));
             }
             Some(chunk) => {
                 let room = self.room_for(size, headers)?;

@@ -118,13 +118,18 @@ impl Registry {
     }
 
     /// `GET` of the tags.
-    pub(super) async fn list_tags(self: &Arc<Self>, repository: Repository, query: &Query<'_>) -> Result<Answer, Refusal> {
+    pub(super) async fn list_tags(
+        self: &Arc<Self>,
+        repository: Repository,
+        query: &Query<'_>,
+    ) -> Result<Answer, Refusal> {
         let (n, last) = (page_size(query)?, query.get("last")?);
         let path = format!("/v2/{}/tags/list", repository.as_str());
         let registry = Arc::clone(self);
         let name = repository.as_str().to_owned();
         let page = on_disk("list the tags", move || registry.store.tags(&repository, n, last.as_deref())).await?;
-        let page = page.ok_or_else(|| Refusal::new(Code::NameUnknown, "nothing was pushed to a repository of this name"))?;
+        let page =
+            page.ok_or_else(|| Refusal::new(Code::NameUnknown, "nothing was pushed to a repository of this name"))?;
         Ok(names(&path, n, "tags", page, Some(("name", name))))
     }
 
@@ -230,7 +235,9 @@ fn accepted(headers: &HeaderMap) -> Vec<String> {
 }
 
 fn admits(range: &str, media_type: &str) -> bool {
-    range == media_type || range == "*/*" || range.strip_suffix('*').is_some_and(|start| start.ends_with('/') && media_type.starts_with(start))
+    range == media_type
+        || range == "*/*"
+        || range.strip_suffix('*').is_some_and(|start| start.ends_with('/') && media_type.starts_with(start))
 }
 
 #[cfg(test)]

@@ -193,7 +193,8 @@ async fn open(address: SocketAddr, settings: Settings) -> Result<Arc<Registry>, 
 async fn accept<L: Listener>(mut listener: L, registry: Arc<Registry>, shutdown: impl Future<Output = ()> + Send) {
     let (tell, told) = watch::channel(false);
     let mut open = JoinSet::new();
-    let mut sweep = interval((registry.limits.upload_expiry / 4).clamp(Duration::from_millis(10), Duration::from_secs(60)));
+    let mut sweep =
+        interval((registry.limits.upload_expiry / 4).clamp(Duration::from_millis(10), Duration::from_secs(60)));
     tokio::pin!(shutdown);
     loop {
         let full = open.len() >= registry.limits.connections;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use io_telemetry::serve::Site;
@@ -73,10 +73,6 @@ impl Registry {
             let code = if status == StatusCode::BAD_REQUEST { Code::Unsupported } else { Code::Denied };
             return Err(Refusal::new(code, words));
         }
-        // Two ways to say where a body ends can be understood in two ways (FAULTS N14).
-        if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
-            return Err(Refusal::new(Code::Unsupported, "Content-Length beside Transfer-Encoding is not taken"));
-        }
         let route = Route::of(parts.uri.path())?;
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         let wish = match (&route, reads) {
@@ -104,9 +100,7 @@ impl Registry {
             Route::Catalog if reads => self.list_repositories(&query).await,
             Route::Tags(name) if reads => self.list_tags(name, &query).await,
             Route::Referrers(name, subject) if reads => self.list_referrers(name, subject, &query).await,
-            Route::Blob(name, digest) if reads => {
-                self.get_blob(name, digest, Reading::of(method, headers, true)).await
-            }
+            Route::Blob(name, digest) if reads => self.get_blob(name, digest, Reading::of(method, headers, true)).await,
             Route::Blob(name, digest) if method == Method::DELETE => self.delete_blob(name, digest).await,
             Route::Manifest(name, target) if reads => self.get_manifest(name, target, method, headers).await,
             Route::Manifest(name, target) if method == Method::PUT => {
@@ -116,9 +110,7 @@ impl Registry {
             Route::Uploads(name) if method == Method::POST => self.post_upload(name, &query, headers, body).await,
             Route::Upload(name, id) if method == Method::GET => self.upload_status(&name, &id),
             Route::Upload(name, id) if method == Method::PATCH => self.patch_upload(&name, &id, headers, body).await,
-            Route::Upload(name, id) if method == Method::PUT => {
-                self.put_upload(name, &id, &query, headers, body).await
-            }
+            Route::Upload(name, id) if method == Method::PUT => self.put_upload(name, &id, &query, headers, body).await,
             Route::Upload(name, id) if method == Method::DELETE => self.cancel_upload(&name, &id),
             Route::Base
             | Route::Catalog

@@ -56,7 +56,8 @@ pub enum Route {
 impl Route {
     /// The endpoint that `path` names.
     pub fn of(path: &str) -> Result<Self, Refusal> {
-        let nowhere = || Refusal::new(Code::NotFound, "no such endpoint; paths begin with /v2/ and are taken as they are");
+        let nowhere =
+            || Refusal::new(Code::NotFound, "no such endpoint; paths begin with /v2/ and are taken as they are");
         let rest = path.strip_prefix("/v2/").filter(|rest| !rest.contains('%')).ok_or_else(nowhere)?;
         match rest {
             "" => return Ok(Self::Base),
@@ -66,7 +67,11 @@ impl Route {
         let (head, last) = rest.rsplit_once('/').ok_or_else(nowhere)?;
         if let Some(name) = head.strip_suffix("/blobs/uploads") {
             let repository = Repository::parse(name)?;
-            return Ok(if last.is_empty() { Self::Uploads(repository) } else { Self::Upload(repository, session(last)?) });
+            return Ok(if last.is_empty() {
+                Self::Uploads(repository)
+            } else {
+                Self::Upload(repository, session(last)?)
+            });
         }
         let (name, kind) = head.rsplit_once('/').ok_or_else(nowhere)?;
         match (kind, last) {
@@ -186,7 +191,10 @@ mod tests {
             (format!("/v2/a/blobs/{DIGEST}"), Route::Blob(name("a"), digest)),
             ("/v2/a/b/blobs/uploads/".to_owned(), Route::Uploads(name("a/b"))),
             (format!("/v2/a/blobs/uploads/{id}"), Route::Upload(name("a"), id.into())),
-            ("/v2/a-b/c__d/manifests/v1.0_X".to_owned(), Route::Manifest(name("a-b/c__d"), Target::Tag("v1.0_X".into()))),
+            (
+                "/v2/a-b/c__d/manifests/v1.0_X".to_owned(),
+                Route::Manifest(name("a-b/c__d"), Target::Tag("v1.0_X".into())),
+            ),
             (format!("/v2/a/manifests/{DIGEST}"), Route::Manifest(name("a"), Target::Digest(digest))),
             ("/v2/a/tags/list".to_owned(), Route::Tags(name("a"))),
             (format!("/v2/a/referrers/{DIGEST}"), Route::Referrers(name("a"), digest)),
@@ -201,9 +209,24 @@ mod tests {
     #[test]
     fn u22_paths_are_taken_as_they_are() {
         for path in [
-            "", "/", "/v2", "/v1/", "//v2/", "/v2//", "/V2/", "/v2/a", "/v2/_catalog/", "/v2/a/tags/list/",
-            "/v2/a%2fb/tags/list", "/v2/%2e%2e/tags/list", "/v2/a/manifests/v1%00", "/v2/a/tags", "/v2/a/other/x",
-            "/v2/../v2/", "/x/v2/", "/v2/a/blobs/uploads/x",
+            "",
+            "/",
+            "/v2",
+            "/v1/",
+            "//v2/",
+            "/v2//",
+            "/V2/",
+            "/v2/a",
+            "/v2/_catalog/",
+            "/v2/a/tags/list/",
+            "/v2/a%2fb/tags/list",
+            "/v2/%2e%2e/tags/list",
+            "/v2/a/manifests/v1%00",
+            "/v2/a/tags",
+            "/v2/a/other/x",
+            "/v2/../v2/",
+            "/x/v2/",
+            "/v2/a/blobs/uploads/x",
         ] {
             assert_eq!(refused(path), 404, "{path}");
         }
@@ -213,8 +236,29 @@ mod tests {
     fn f01_names_tags_and_digests_outside_their_grammars_are_refused() {
         let long = "a".repeat(256);
         for name in [
-            "", "A", "..", ".", "a/..", "../a", "a//b", "/a", "a/", "_a", "a_", ".a", "a.", "a..b", "a___b", "a b", "a:b",
-            "a@b", "a\\b", "é", "a/_tags", "_catalog", long.as_str(),
+            "",
+            "A",
+            "..",
+            ".",
+            "a/..",
+            "../a",
+            "a//b",
+            "/a",
+            "a/",
+            "_a",
+            "a_",
+            ".a",
+            "a.",
+            "a..b",
+            "a___b",
+            "a b",
+            "a:b",
+            "a@b",
+            "a\\b",
+            "é",
+            "a/_tags",
+            "_catalog",
+            long.as_str(),
         ] {
             assert_eq!(refused(&format!("/v2/{name}/tags/list")), 400, "{name:?}");
         }
@@ -231,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_querys_values_are_decoded_once() {
-        let uri = hyper::Uri::from_static("/v2/?digest=sha256%3Aab&a=x+y%2Bz&twice=1&twice=2&bad=%zz&cut=%4&deep=%2525&empty=");
+        let uri = hyper::Uri::from_static(
+            "/v2/?digest=sha256%3Aab&a=x+y%2Bz&twice=1&twice=2&bad=%zz&cut=%4&deep=%2525&empty=",
+        );
         let query = Query::of(&uri);
         assert_eq!(query.get("digest").unwrap().as_deref(), Some("sha256:ab"));
         assert_eq!(query.get("a").unwrap().as_deref(), Some("x+y+z"));
@@ -241,6 +287,9 @@ mod tests {
         for field in ["twice", "bad", "cut"] {
             assert_eq!(query.get(field).unwrap_err().status(), 400, "{field}");
         }
-        assert_eq!(decode(&encode("application/vnd.x+json; a=\"b\"")).as_deref(), Some("application/vnd.x+json; a=\"b\""));
+        assert_eq!(
+            decode(&encode("application/vnd.x+json; a=\"b\"")).as_deref(),
+            Some("application/vnd.x+json; a=\"b\"")
+        );
     }
 }

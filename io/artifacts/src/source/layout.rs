@@ -30,7 +30,8 @@ impl Layout {
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let root = Folder::named(path, mode())?;
         let place = place(path);
-        let marker = root.file(MARKER)?.ok_or_else(|| Fault::missing(&place, "oci-layout in it; is it an image layout?"))?;
+        let marker =
+            root.file(MARKER)?.ok_or_else(|| Fault::missing(&place, "oci-layout in it; is it an image layout?"))?;
         local::check_marker(&place, &marker.read(local::MAX_MARKER)?)?;
         let none = || Fault::missing(&place, "blobs/sha256");
         let blobs = root.inside("blobs")?.ok_or_else(none)?.inside("sha256")?.ok_or_else(none)?;
@@ -54,7 +55,10 @@ impl Layout {
         if root.file(MARKER)?.is_none() {
             let empty = std::fs::read_dir(path).map_err(|error| Fault::file(path, "cannot be listed", error))?.next();
             if empty.is_some() {
-                return Err(Fault::refused(&place(path), "is a folder that holds other things; give an empty or new one"));
+                return Err(Fault::refused(
+                    &place(path),
+                    "is a folder that holds other things; give an empty or new one",
+                ));
             }
             root.make("blobs")?.make("sha256")?;
             replace(&root, INDEX, &Index::new(media::IMAGE_INDEX.into(), Vec::new()).to_bytes())?;

@@ -218,13 +218,17 @@ impl<'a, L: Local> Search<'a, L> {
 /// The tags there, sorted.
 pub(super) fn tags(local: &impl Local) -> Result<Vec<String>, Fault> {
     let index = local.index()?;
-    let tags: BTreeSet<&str> =
-        index.manifests.iter().filter_map(tag_of).filter(|tag| check_tag(tag).is_ok()).collect();
+    let tags: BTreeSet<&str> = index.manifests.iter().filter_map(tag_of).filter(|tag| check_tag(tag).is_ok()).collect();
     Ok(tags.into_iter().map(String::from).collect())
 }
 
 /// The digest of a manifest that is to be kept as `target`, when it can be.
-pub(super) fn check_put(place: &str, target: &Target, media_type: &str, bytes: &[u8]) -> Result<(Digest, Manifest), Fault> {
+pub(super) fn check_put(
+    place: &str,
+    target: &Target,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<(Digest, Manifest), Fault> {
     let manifest = Manifest::parse(bytes, Some(media_type))
         .map_err(|refusal| Fault::document(place, "the manifest to be kept", &refusal))?;
     let digest = Digest::of(bytes);
@@ -260,7 +264,9 @@ pub(super) fn listed(
     let known = |index: &Index| index.manifests.iter().any(|entry| entry.digest == digest);
     match target {
         Target::Tag(tag) => {
-            index.manifests.retain(|entry| tag_of(entry) != Some(tag) && !(entry.digest == digest && tag_of(entry).is_none()));
+            index
+                .manifests
+                .retain(|entry| tag_of(entry) != Some(tag) && !(entry.digest == digest && tag_of(entry).is_none()));
             entry.annotations.insert(media::REF_NAME.into(), tag.clone());
         }
         Target::Only if !known(&index) => {}

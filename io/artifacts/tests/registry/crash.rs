@@ -133,7 +133,11 @@ async fn what_a_crash_left_between_two_steps_is_made_good() {
     let nameless = Digest::of(b"nameless");
     std::fs::write(registry.join("blobs/sha256").join(nameless.hex()), "nameless").unwrap();
     let next = image(b"layer", None);
-    let next = { let mut next = next; next.artifact_type = Some("application/next".into()); next.to_bytes() };
+    let next = {
+        let mut next = next;
+        next.artifact_type = Some("application/next".into());
+        next.to_bytes()
+    };
     let untagged = Digest::of(&next);
     std::fs::write(registry.join("blobs/sha256").join(untagged.hex()), &next).unwrap();
     std::fs::write(registry.join("repositories/a/_manifests").join(untagged.hex()), media::IMAGE_MANIFEST).unwrap();

@@ -22,7 +22,8 @@ async fn tags_are_listed_in_order_page_by_page() {
     loop {
         let reply = server.get(&path).await;
         pages.push(reply.list("tags"));
-        let Some(next) = reply.header("link").strip_suffix(">; rel=\"next\"").and_then(|link| link.strip_prefix('<')) else {
+        let Some(next) = reply.header("link").strip_suffix(">; rel=\"next\"").and_then(|link| link.strip_prefix('<'))
+        else {
             break;
         };
         path = next.to_owned();
@@ -37,7 +38,10 @@ async fn tags_are_listed_in_order_page_by_page() {
     server.push_image("b/c", "v1", b"layer", None).await;
     assert_eq!(server.get("/v2/_catalog").await.list("repositories"), ["a", "b/c"]);
     let first = server.get("/v2/_catalog?n=1").await;
-    assert_eq!((first.list("repositories").as_slice(), first.header("link")), (&["a".to_owned()][..], "</v2/_catalog?n=1&last=a>; rel=\"next\""));
+    assert_eq!(
+        (first.list("repositories").as_slice(), first.header("link")),
+        (&["a".to_owned()][..], "</v2/_catalog?n=1&last=a>; rel=\"next\"")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +51,11 @@ async fn referrers_are_told_with_their_kind_and_remarks() {
     let subject = Descriptor::of(media::IMAGE_MANIFEST, &subject_bytes);
     let path = format!("/v2/a/referrers/{}", subject.digest);
     let before = server.get(&path).await;
-    assert_eq!((before.status, before.header("content-type")), (200, media::IMAGE_INDEX), "no 404, or clients fall back");
+    assert_eq!(
+        (before.status, before.header("content-type")),
+        (200, media::IMAGE_INDEX),
+        "no 404, or clients fall back"
+    );
     assert_eq!(before.json().get("manifests").and_then(Value::as_array).map(<[Value]>::len), Some(0));
 
     // Before the subject is there itself.
@@ -133,7 +141,8 @@ async fn s14_remarks_too_long_to_be_listed_are_refused() {
     server.push_blob("a", b"layer").await;
     let mut long = image(b"layer", Some(Descriptor::of(media::IMAGE_MANIFEST, b"subject")));
     long.annotations.insert("x".into(), "y".repeat(300 * 1024));
-    let reply = server.ask("PUT", "/v2/a/manifests/v1", &[("content-type", media::IMAGE_MANIFEST)], long.to_bytes()).await;
+    let reply =
+        server.ask("PUT", "/v2/a/manifests/v1", &[("content-type", media::IMAGE_MANIFEST)], long.to_bytes()).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "MANIFEST_INVALID"));
     long.subject = None;
     push_manifest(server.address, "a", "v1", &long.to_bytes()).await.unwrap();
@@ -178,7 +187,11 @@ async fn what_is_deleted_is_gone_from_its_repository_alone() {
 async fn without_deletion_nothing_is_deleted() {
     let server = Server::with(|_| {}).await;
     let digest = server.push_image("a", "v1", b"layer", None).await;
-    for path in ["/v2/a/manifests/v1".to_owned(), format!("/v2/a/manifests/{digest}"), format!("/v2/a/blobs/{}", Digest::of(b"layer"))] {
+    for path in [
+        "/v2/a/manifests/v1".to_owned(),
+        format!("/v2/a/manifests/{digest}"),
+        format!("/v2/a/blobs/{}", Digest::of(b"layer")),
+    ] {
         let reply = server.delete(&path).await;
         assert_eq!((reply.status, reply.code().as_str()), (405, "UNSUPPORTED"), "{path}");
         assert_eq!(server.get(&path).await.status, 200, "{path}");

@@ -59,7 +59,11 @@ async fn chunks_out_of_order_are_refused_and_the_session_goes_on() {
     assert_eq!(patch("0-4", "first").await.status, 202);
     for range in ["0-4", "6-9", "100-104"] {
         let reply = patch(range, "wrong").await;
-        assert_eq!((reply.status, reply.header("range"), reply.header("location")), (416, "0-4", at.as_str()), "{range}");
+        assert_eq!(
+            (reply.status, reply.header("range"), reply.header("location")),
+            (416, "0-4", at.as_str()),
+            "{range}"
+        );
     }
     assert_eq!(patch("5-8", "later").await.status, 400, "five bytes are no four");
     assert_eq!(patch("bytes 5-9/10", "later").await.status, 400);
@@ -116,7 +120,9 @@ async fn a_blob_is_mounted_where_its_repository_has_it() {
         assert_eq!(reply.status, 202, "{query}");
         assert!(reply.header("location").starts_with("/v2/d/blobs/uploads/"));
     }
-    for query in ["?mount=sha256:00&from=a".to_owned(), format!("?mount={digest}&from=../a"), "?digest=md5:00".to_owned()] {
+    for query in
+        ["?mount=sha256:00&from=a".to_owned(), format!("?mount={digest}&from=../a"), "?digest=md5:00".to_owned()]
+    {
         assert_eq!(server.ask("POST", &format!("/v2/d/blobs/uploads/{query}"), &[], "").await.status, 400, "{query}");
     }
 }
@@ -182,14 +188,17 @@ async fn many_push_the_same_blob_at_once() {
     let pushes: Vec<_> = (0..16)
         .map(|n| {
             let (address, blob) = (server.address, Arc::clone(&blob));
-            tokio::spawn(async move { push_blob(address, if n % 2 == 0 { "a" } else { "b/c" }, &blob).await.map_err(|e| e.to_string()) })
+            tokio::spawn(async move {
+                push_blob(address, if n % 2 == 0 { "a" } else { "b/c" }, &blob).await.map_err(|e| e.to_string())
+            })
         })
         .collect();
     let pulls: Vec<_> = (0..16)
         .map(|_| {
             let address = server.address;
             tokio::spawn(async move {
-                let reply = crate::client::ask(address, "GET", &format!("/v2/a/blobs/{digest}"), &[], "").await.unwrap();
+                let reply =
+                    crate::client::ask(address, "GET", &format!("/v2/a/blobs/{digest}"), &[], "").await.unwrap();
                 (reply.status, reply.body)
             })
         })
@@ -300,6 +309,9 @@ async fn a_manifest_is_taken_when_all_that_it_names_is_there() {
         let reply = put("bad".into(), kind, body).await;
         assert_eq!((reply.status, reply.code().as_str()), (400, "MANIFEST_INVALID"), "{kind}");
     }
-    assert_eq!(put("v1".into(), "application/vnd.oci.image.manifest.v1+json; charset=utf-8", manifest.to_bytes()).await.status, 201);
+    assert_eq!(
+        put("v1".into(), "application/vnd.oci.image.manifest.v1+json; charset=utf-8", manifest.to_bytes()).await.status,
+        201
+    );
     assert_eq!(put("-bad".into(), media::IMAGE_MANIFEST, manifest.to_bytes()).await.code(), "TAG_INVALID");
 }

@@ -44,6 +44,24 @@ async fn with_a_token_everybody_reads_and_its_holders_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_while_still_sending_learns_why() {
+    let server = Server::with(|settings| settings.token = Token::new(TOKEN)).await;
+    let blob = bytes(3 << 20, 1);
+    let path = format!("/v2/a/blobs/uploads/?digest={}", Digest::of(&blob));
+    let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", blob.len());
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for piece in blob.chunks(64 * 1024) {
+            stream.write_all(piece).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_registry_is_read_with_the_token_too() {
     let server = Server::with(|settings| {
         settings.token = Token::new(TOKEN);

@@ -2,6 +2,7 @@
 
 mod body;
 mod guard;
+mod own;
 mod patient;
 mod routes;
 pub mod server;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use guard::{Access, AccessError, Token};
+pub use own::OwnThreads;
 pub use server::{Listener, serve};
 
 use crate::node::Node;

@@ -1,23 +1,30 @@
-//! A connection whose writes do not wait for ever: a caller that takes nothing of its answer is cut off.
+//! A connection whose writes do not wait for ever: a caller that takes nothing of its answer is cut off. One that is
+//! still sending when it is refused gets its answer all the same.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+/// How long, and for how many bytes, a connection that is closed is read: the kernel answers bytes that nobody read with
+/// a reset, which takes the answer along.
+const LINGER: (Duration, usize) = (Duration::from_millis(200), 4 << 20);
 
 /// A stream with a bound on the time that one write may wait.
 pub struct Patient<S> {
     stream: S,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Our side is closed; so many bytes more are read.
+    closed: Option<usize>,
 }
 
 impl<S> Patient<S> {
     pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, waiting: None }
+        Self { stream, patience, waiting: None, closed: None }
     }
 
     fn bounded<T>(
@@ -44,13 +51,32 @@ impl<S> Patient<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Reads what still comes, until the other side closes too.
+    fn linger(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 8192];
+        while left > 0 {
+            let mut read = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => left = left.saturating_sub(read.filled().len()),
+                Poll::Ready(Ok(()) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    self.closed = Some(left);
+                    return self.waiting.get_or_insert_with(|| Box::pin(sleep(LINGER.0))).as_mut().poll(cx);
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.bounded(cx, |stream, cx| stream.poll_write(cx, buf))
     }
@@ -71,7 +97,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         self.bounded(cx, |stream, cx| stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(cx, |stream, cx| stream.poll_shutdown(cx))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let left = match self.closed {
+            Some(left) => left,
+            None => {
+                ready!(self.as_mut().bounded(cx, |stream, cx| stream.poll_shutdown(cx)))?;
+                LINGER.1
+            }
+        };
+        self.linger(left, cx).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_still_sending_gets_the_answer_and_is_not_waited_for_for_ever() {
+        let (mut caller, server) = duplex(16);
+        let mut server = Patient::new(server, Duration::from_secs(30));
+        let closing = tokio::spawn(async move {
+            server.write_all(b"413").await.unwrap();
+            server.shutdown().await.unwrap();
+        });
+        // More than the pipe holds: it is taken although nobody wants it.
+        caller.write_all(&[0; 100_000]).await.unwrap();
+        let mut answer = [0; 3];
+        caller.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"413");
+        // Neither closed nor sending: the connection ends without it.
+        tokio::time::timeout(Duration::from_secs(20), closing).await.unwrap().unwrap();
     }
 }

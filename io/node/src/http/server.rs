@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
+use super::own::OwnThreads;
 use super::patient::Patient;
 use super::{App, routes};
 
@@ -24,6 +25,14 @@ pub trait Listener: Send + 'static {
 
     /// The next connection. Dropping the future loses none.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Takes a connection out of the runtime in which it was accepted; what is returned opens it in another one.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    fn moved(
+        stream: Self::Stream,
+    ) -> io::Result<impl FnOnce() -> io::Result<Self::Stream> + Send + use<Self> + 'static>;
 }
 
 impl Listener for tokio::net::TcpListener {
@@ -35,6 +44,11 @@ impl Listener for tokio::net::TcpListener {
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
+
+    fn moved(stream: Self::Stream) -> io::Result<impl FnOnce() -> io::Result<Self::Stream> + Send + use<> + 'static> {
+        let stream = stream.into_std()?;
+        Ok(move || tokio::net::TcpStream::from_std(stream))
+    }
 }
 
 /// What a connection over the limit is told (SPEC 2, FAULTS X06).
@@ -45,8 +59,8 @@ const OVERLOAD: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` becomes true; then takes no more connections, lets each finish the request that it is in, and
-/// returns when all have ended.
-pub async fn serve<L: Listener>(mut listener: L, app: App, mut stop: watch::Receiver<bool>) {
+/// returns when all have ended. The first connections get the threads of `own`, the others share this runtime.
+pub async fn serve<L: Listener>(mut listener: L, app: App, own: OwnThreads, mut stop: watch::Receiver<bool>) {
     let router = routes::router(app.clone());
     let open = Arc::new(AtomicUsize::new(0));
     // Each connection holds a sender: when the last is gone, all have ended.
@@ -75,10 +89,21 @@ pub async fn serve<L: Listener>(mut listener: L, app: App, mut stop: watch::Rece
         let guard = Counted::new(Arc::clone(&open), app.clone());
         let (router, stop, alive) = (router.clone(), stop.clone(), alive.clone());
         let limits = app.limits;
-        tokio::spawn(async move {
+        let serve = move |stream| async move {
             connection(Patient::new(stream, limits.write_time), router, &limits, stop).await;
             drop((guard, alive));
-        });
+        };
+        match own.take() {
+            None => drop(tokio::spawn(serve(stream))),
+            Some(thread) => {
+                let Ok(open) = L::moved(stream) else { continue };
+                thread.run(async move {
+                    if let Ok(stream) = open() {
+                        serve(stream).await;
+                    }
+                });
+            }
+        }
     }
     drop(listener);
     drop(alive);

@@ -134,7 +134,10 @@ mod tests {
             page(smallest.more, smallest.kept.into_iter().map(|(_, name)| name).collect())
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(page_of(9, None), Page { entries: names(&["a", "B", "b", "C", "d", "v10", "v2"]), more_after: None });
+        assert_eq!(
+            page_of(9, None),
+            Page { entries: names(&["a", "B", "b", "C", "d", "v10", "v2"]), more_after: None }
+        );
         assert_eq!(page_of(3, None), Page { entries: names(&["a", "B", "b"]), more_after: Some("b".into()) });
         assert_eq!(page_of(3, Some("b")), Page { entries: names(&["C", "d", "v10"]), more_after: Some("v10".into()) });
         assert_eq!(page_of(3, Some("v10")), Page { entries: names(&["v2"]), more_after: None });

@@ -56,7 +56,9 @@ pub enum StoreError {
     #[error("{0}: was made by another version of the registry (it says {1:?})")]
     Version(PathBuf, String),
     /// Others could change it.
-    #[error("{0}: belongs to somebody else or others may write into it (mode {1:04o}); use chmod go-w, chown, or another folder")]
+    #[error(
+        "{0}: belongs to somebody else or others may write into it (mode {1:04o}); use chmod go-w, chown, or another folder"
+    )]
     Open(PathBuf, u32),
     /// Somebody serves it already.
     #[error("{0}: is served by another process; stop it first, or give another folder")]
@@ -123,7 +125,8 @@ impl Store {
         let mut named: BTreeSet<Hash32> = BTreeSet::new();
         self.each_repository(&mut |repository| {
             for kind in ["_blobs", "_manifests"] {
-                let Some(entries) = missing_is_none(self.root.entries(&format!("{REPOSITORIES}/{repository}/{kind}")))? else {
+                let Some(entries) = missing_is_none(self.root.entries(&format!("{REPOSITORIES}/{repository}/{kind}")))?
+                else {
                     continue;
                 };
                 for entry in entries {
@@ -246,7 +249,11 @@ fn make(path: &Path) -> io::Result<()> {
 fn check_owner(root: &Root) -> Result<(), StoreError> {
     let stat = rustix::fs::fstat(root.fd()).map_err(|errno| StoreError::Io(root.path().into(), errno.into()))?;
     let owned = stat.st_uid == rustix::process::geteuid().as_raw();
-    if owned && stat.st_mode & 0o022 == 0 { Ok(()) } else { Err(StoreError::Open(root.path().into(), stat.st_mode & 0o7777)) }
+    if owned && stat.st_mode & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(StoreError::Open(root.path().into(), stat.st_mode & 0o7777))
+    }
 }
 
 /// Says in an empty folder that it is a registry's now. A folder of something else, an image layout perhaps, is left alone:
@@ -279,4 +286,3 @@ fn lock(root: &Root, shared: bool) -> Result<OwnedFd, StoreError> {
         }
     }
 }
-

@@ -47,7 +47,9 @@ impl Scan<'_> {
             let (name, size) = match entry.map_err(|refusal| Fault::broken(self.place, refusal.to_string()))? {
                 Entry::End => {
                     self.check_end(at)?;
-                    let missing = |what: &str| Fault::broken(self.place, format!("holds no {what}; is it an archive of an image layout?"));
+                    let missing = |what: &str| {
+                        Fault::broken(self.place, format!("holds no {what}; is it an archive of an image layout?"))
+                    };
                     return Ok(Contents {
                         marker: marker.ok_or_else(|| missing("oci-layout"))?,
                         index: index.ok_or_else(|| missing("index.json"))?,
@@ -88,7 +90,8 @@ impl Scan<'_> {
     }
 
     fn foreign(&self, name: &str) -> Fault {
-        let why = format!("holds {name:?}; an archive of a layout holds oci-layout, index.json and blobs/sha256/<digest>");
+        let why =
+            format!("holds {name:?}; an archive of a layout holds oci-layout, index.json and blobs/sha256/<digest>");
         Fault::broken(self.place, why)
     }
 

@@ -66,9 +66,8 @@ pub(super) fn write(path: &Path, index: &[u8], blobs: &BTreeMap<Digest, Blob>) -
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
     let fd = rustix::fs::open(&own, flags, mode).map_err(|errno| Fault::file(&own, "cannot be made", errno))?;
-    let written = fill(&File::from(fd), index, blobs, path).and_then(|()| {
-        std::fs::rename(&own, path).map_err(|error| Fault::file(path, "cannot be replaced", error))
-    });
+    let written = fill(&File::from(fd), index, blobs, path)
+        .and_then(|()| std::fs::rename(&own, path).map_err(|error| Fault::file(path, "cannot be replaced", error)));
     if written.is_err() {
         let _ = std::fs::remove_file(&own);
         return written;
@@ -98,7 +97,8 @@ fn fill(file: &File, index: &[u8], blobs: &BTreeMap<Digest, Blob>, path: &Path) 
 }
 
 fn head(out: &mut impl Write, name: &str, size: u64, path: &Path) -> Result<(), Fault> {
-    let header = tar::header(name, size).map_err(|refusal| Fault::refused(&path.display().to_string(), refusal.to_string()))?;
+    let header =
+        tar::header(name, size).map_err(|refusal| Fault::refused(&path.display().to_string(), refusal.to_string()))?;
     out.write_all(&header).map_err(|error| Fault::file(path, "cannot be written", error))
 }
 

@@ -57,9 +57,9 @@ impl Credentials {
         for (name, entry) in auths {
             let text = |field: &str| entry.get(field).and_then(json::Value::as_str).filter(|text| !text.is_empty());
             let login = match (text("auth"), text("username"), text("password")) {
-                (Some(auth), _, _) => HeaderValue::try_from(format!("Basic {auth}")).ok().filter(|_| {
-                    Base64::decode_vec(auth).is_ok_and(|pair| pair.contains(&b':'))
-                }),
+                (Some(auth), _, _) => HeaderValue::try_from(format!("Basic {auth}"))
+                    .ok()
+                    .filter(|_| Base64::decode_vec(auth).is_ok_and(|pair| pair.contains(&b':'))),
                 (None, Some(user), Some(password)) => basic(user, password),
                 // A name that a helper program knows about.
                 (None, _, _) => continue,
@@ -154,7 +154,8 @@ impl Auth {
         loopback: bool,
         (realm, service): (&str, Option<&str>),
     ) -> Result<(Url, Option<HeaderValue>), Fault> {
-        let bad = |why: &str| Fault::broken(&self.place, format!("the registry asks to fetch tokens at {realm:?}: {why}"));
+        let bad =
+            |why: &str| Fault::broken(&self.place, format!("the registry asks to fetch tokens at {realm:?}: {why}"));
         let mut url = Url::parse(realm).map_err(|_| bad("that is no URL"))?;
         if url.username() != "" || url.password().is_some() {
             return Err(bad("a user name has no place in it"));
@@ -273,9 +274,13 @@ mod tests {
         let bearer = |realm: &str, service: Option<&str>| {
             Some(Challenge::Bearer { realm: realm.into(), service: service.map(String::from) })
         };
-        let usual = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a:pull""#;
+        let usual =
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a:pull""#;
         assert_eq!(challenge(&headers(&[usual])), bearer("https://auth.docker.io/token", Some("registry.docker.io")));
-        assert_eq!(challenge(&headers(&[r#"bearer service=x, realm="https://h/t?a=b,c""#])), bearer("https://h/t?a=b,c", Some("x")));
+        assert_eq!(
+            challenge(&headers(&[r#"bearer service=x, realm="https://h/t?a=b,c""#])),
+            bearer("https://h/t?a=b,c", Some("x"))
+        );
         assert_eq!(challenge(&headers(&[r#"Bearer realm="a\"b""#])), bearer("a\"b", None));
         assert_eq!(challenge(&headers(&[r#"Basic realm="r""#])), Some(Challenge::Basic));
         assert_eq!(challenge(&headers(&["Basic realm=x", "Bearer realm=\"r\""])), bearer("r", None));
@@ -295,9 +300,12 @@ mod tests {
         assert_eq!(url.as_str(), "https://r.example/token?x=1&service=s&scope=repository%3Aapp%3Apull%2Cpush");
         assert_eq!(login.unwrap(), "Basic dTpw");
         assert!(ask("https://auth.example/t").unwrap().1.is_some());
-        for elsewhere in
-            ["https://evil.example/t", "https://r.example:8443/t", "https://auth.example:1/t", "https://r.example.evil/"]
-        {
+        for elsewhere in [
+            "https://evil.example/t",
+            "https://r.example:8443/t",
+            "https://auth.example:1/t",
+            "https://r.example.evil/",
+        ] {
             assert!(ask(elsewhere).unwrap().1.is_none(), "{elsewhere}");
         }
         for refused in ["http://r.example/t", "http://auth.example/t", "ftp://x/", "token", "https://u:p@r.example/"] {
@@ -322,7 +330,12 @@ mod tests {
         assert!(credentials.hosts.values().all(|login| login == "Basic dTpw" && login.is_sensitive()));
         write("{}");
         assert!(Credentials::read(&path).unwrap().hosts.is_empty());
-        for bad in [r#"{"auths":{"r":{"auth":"!"}}}"#, r#"{"auths":{"r":{"auth":"dTpw\n"}}}"#, r#"{"auths":{"r":{"auth":"dXA="}}}"#, "x"] {
+        for bad in [
+            r#"{"auths":{"r":{"auth":"!"}}}"#,
+            r#"{"auths":{"r":{"auth":"dTpw\n"}}}"#,
+            r#"{"auths":{"r":{"auth":"dXA="}}}"#,
+            "x",
+        ] {
             write(bad);
             let fault = Credentials::read(&path).unwrap_err().to_string();
             assert!(fault.contains("config.json"), "{fault}");

@@ -21,7 +21,11 @@ const MAX_RESTARTS: u32 = 3;
 impl Registry {
     /// Reads a blob through `sink`, up to one byte past its size (FAULTS S13). Whether it is the right one is for the
     /// caller to say.
-    pub(in super::super) async fn stream<S: BlobSink>(&self, descriptor: &Descriptor, sink: S) -> Result<Streamed<S>, Fault> {
+    pub(in super::super) async fn stream<S: BlobSink>(
+        &self,
+        descriptor: &Descriptor,
+        sink: S,
+    ) -> Result<Streamed<S>, Fault> {
         let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
         let absorbing = tokio::task::spawn_blocking(move || {
             let mut absorb = Absorb::new(sink);
@@ -114,7 +118,10 @@ impl Fetch<'_> {
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT if self.at > 0 && self.continues(&response) => {}
             StatusCode::PARTIAL_CONTENT => {
-                return Err(self.registry.broken(format!("blob {}: another range came than was asked for", self.descriptor.digest)).into());
+                return Err(self
+                    .registry
+                    .broken(format!("blob {}: another range came than was asked for", self.descriptor.digest))
+                    .into());
             }
             StatusCode::RANGE_NOT_SATISFIABLE if self.at > 0 => {
                 self.restart().await?;
@@ -122,7 +129,8 @@ impl Fetch<'_> {
             }
             _ => return Err(self.registry.refusal(response, &call).await.into()),
         }
-        let framed = response.headers().contains_key(CONTENT_LENGTH) || response.headers().contains_key(TRANSFER_ENCODING);
+        let framed =
+            response.headers().contains_key(CONTENT_LENGTH) || response.headers().contains_key(TRANSFER_ENCODING);
         let most = self.descriptor.size.saturating_add(1);
         while let Some(chunk) = self.registry.chunk(&mut response, &call.what).await? {
             let room = usize::try_from(most.saturating_sub(self.at)).unwrap_or(usize::MAX);
@@ -145,7 +153,9 @@ impl Fetch<'_> {
     async fn restart(&mut self) -> Result<(), Trouble> {
         self.restarts += 1;
         if self.restarts > MAX_RESTARTS {
-            return Err(self.fault("the connection broke again and again, and the registry does not continue it").into());
+            return Err(self
+                .fault("the connection broke again and again, and the registry does not continue it")
+                .into());
         }
         self.at = 0;
         self.pieces.send(Piece::Restart).await.map_err(|_| self.fault("it cannot be kept").into())

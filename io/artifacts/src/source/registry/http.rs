@@ -194,7 +194,9 @@ impl Registry {
             }
             let next = location(&response).ok_or_else(|| self.broken("a redirect leads nowhere"))?;
             if url.scheme() == "https" && next.scheme() != "https" {
-                return Err(self.broken(format!("{} redirects from TLS to {}, which is refused", call.what, next.scheme())).into());
+                return Err(self
+                    .broken(format!("{} redirects from TLS to {}, which is refused", call.what, next.scheme()))
+                    .into());
             }
             if !next.username().is_empty() || next.password().is_some() {
                 return Err(self.broken("a redirect holds a user name, which is refused").into());
@@ -267,7 +269,8 @@ impl Registry {
 
     /// The whole body, when it has at most `max` bytes; reading stops behind them (FAULTS S13).
     pub(super) async fn body(&self, mut response: Response, max: usize, what: &str) -> Result<Vec<u8>, Trouble> {
-        let long = || Fault::too_long(&self.inner.place, format!("bytes of {what}"), u64::try_from(max).unwrap_or(u64::MAX));
+        let long =
+            || Fault::too_long(&self.inner.place, format!("bytes of {what}"), u64::try_from(max).unwrap_or(u64::MAX));
         if response.content_length().is_some_and(|len| usize::try_from(len).is_ok_and(|len| len > max)) {
             return Err(long().into());
         }

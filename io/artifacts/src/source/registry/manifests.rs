@@ -13,8 +13,7 @@ use super::Registry;
 use super::http::{Call, Tries, Trouble};
 use crate::Fault;
 
-const ACCEPTED: [&str; 4] =
-    [media::IMAGE_MANIFEST, media::IMAGE_INDEX, media::DOCKER_MANIFEST, media::DOCKER_LIST];
+const ACCEPTED: [&str; 4] = [media::IMAGE_MANIFEST, media::IMAGE_INDEX, media::DOCKER_MANIFEST, media::DOCKER_LIST];
 /// How many pages of a list are read.
 const MAX_PAGES: usize = 64;
 
@@ -33,13 +32,16 @@ impl Registry {
         let name = match at {
             Target::Tag(tag) => tag.clone(),
             Target::Digest(digest) => digest.to_string(),
-            Target::Only => return Err(Fault::refused(self.place(), "a registry holds many images; name a tag or a digest")),
+            Target::Only => {
+                return Err(Fault::refused(self.place(), "a registry holds many images; name a tag or a digest"));
+            }
         };
         let call = Call::new(Method::GET, self.url(&format!("manifests/{name}"))?, format!("manifest {name}"))
             .header(ACCEPT, &ACCEPTED.join(", "));
         let Page { headers, bytes, .. } = self.page(&call, max, &[]).await?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let media_type = text(CONTENT_TYPE.as_str()).map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_owned());
+        let media_type =
+            text(CONTENT_TYPE.as_str()).map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_owned());
         let digest = text("docker-content-digest").and_then(|digest| Digest::parse(digest).ok());
         Ok(Found { media_type, digest, bytes })
     }
@@ -75,8 +77,8 @@ impl Registry {
     /// What refers to `subject`: by the Referrers API, and where the registry has none, by the referrers tag schema.
     pub(in super::super) async fn referrers(&self, subject: &Digest, max: u32) -> Result<Vec<Descriptor>, Fault> {
         let what = format!("referrers of {subject}");
-        let mut call =
-            Call::new(Method::GET, self.url(&format!("referrers/{subject}"))?, &what).header(ACCEPT, media::IMAGE_INDEX);
+        let mut call = Call::new(Method::GET, self.url(&format!("referrers/{subject}"))?, &what)
+            .header(ACCEPT, media::IMAGE_INDEX);
         let mut found = Referrers::new(self.place(), max);
         for page in 0..MAX_PAGES {
             let absent: &[StatusCode] = if page == 0 { &[StatusCode::NOT_FOUND] } else { &[] };
@@ -142,13 +144,15 @@ impl Registry {
         for _ in 0..MAX_PAGES {
             let page = self.page(&call, MAX_MANIFEST, &[]).await?;
             let limits = json::Limits::bytes(page.bytes.len());
-            let value = json::parse(&page.bytes, &limits).map_err(|error| self.broken(format!("the list of tags: {error}")))?;
+            let value =
+                json::parse(&page.bytes, &limits).map_err(|error| self.broken(format!("the list of tags: {error}")))?;
             let no_list = || self.broken("the list of tags holds no `tags`");
             let tags = match value.get("tags") {
                 Some(json::Value::Null) => &[][..],
                 other => other.and_then(json::Value::as_array).ok_or_else(no_list)?,
             };
-            found.extend(tags.iter().filter_map(json::Value::as_str).filter(|t| check_tag(t).is_ok()).map(String::from));
+            found
+                .extend(tags.iter().filter_map(json::Value::as_str).filter(|t| check_tag(t).is_ok()).map(String::from));
             if found.len() > most {
                 return Err(Fault::too_long(self.place(), "tags", u64::from(max)));
             }

@@ -62,16 +62,16 @@ impl Net {
 
     /// The client for a URL's origin. Plain HTTP goes to loopback addresses only, unless it was asked for.
     pub(super) async fn client(&self, url: &Url) -> Result<Client, Fault> {
-        let origin = url.origin().ascii_serialization();
-        if let Some(client) = self.clients().get(&origin) {
-            return Ok(client.clone());
-        }
-        let addresses = self.resolve(url).await?;
         let plain = match url.scheme() {
             "https" => false,
             "http" => true,
             other => return Err(self.fault(format!("{other} is not spoken; only https and http are"))),
         };
+        let origin = url.origin().ascii_serialization();
+        if let Some(client) = self.clients().get(&origin) {
+            return Ok(client.clone());
+        }
+        let addresses = self.resolve(url).await?;
         if plain && !self.plain_http && !addresses.iter().all(|address| is_loopback(address.ip())) {
             return Err(self.fault(format!("plain HTTP to {origin} is refused: not every address of it is loopback")));
         }

@@ -21,7 +21,8 @@ impl Registry {
     /// When the blob is not what the descriptor says, or the registry does not take it.
     pub async fn put_blob(&self, descriptor: &Descriptor, blob: &Blob) -> Result<(), Fault> {
         if blob.size() != descriptor.size {
-            let why = format!("{} has {} bytes, its descriptor says {}", descriptor.digest, blob.size(), descriptor.size);
+            let why =
+                format!("{} has {} bytes, its descriptor says {}", descriptor.digest, blob.size(), descriptor.size);
             return Err(Fault::broken(blob.place(), why));
         }
         if self.has_blob(descriptor).await? {
@@ -129,9 +130,10 @@ impl Registry {
     }
 
     async fn upload_manifest(&self, name: &str, media_type: &str, bytes: Vec<u8>) -> Result<Response, Fault> {
-        let call = Call::new(Method::PUT, self.url(&format!("manifests/{name}"))?, format!("the upload of manifest {name}"))
-            .header(CONTENT_TYPE, media_type)
-            .body(Body::Bytes(bytes.into()));
+        let call =
+            Call::new(Method::PUT, self.url(&format!("manifests/{name}"))?, format!("the upload of manifest {name}"))
+                .header(CONTENT_TYPE, media_type)
+                .body(Body::Bytes(bytes.into()));
         let response = self.send(&call).await?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response, &call).await) }
     }
@@ -156,6 +158,7 @@ impl Registry {
         if index.manifests.iter().any(|listed| listed.digest == entry.digest) {
             return Ok(());
         }
-        Err(self.unreachable(format!("the index of what refers to {subject} is written by others all the time; try again")))
+        Err(self
+            .unreachable(format!("the index of what refers to {subject} is written by others all the time; try again")))
     }
 }

@@ -1,0 +1,505 @@
+"""The supply chain beside others, as one table: who signs, who checks, over which registry.
+
+    supply.py AUTONOMY PROGRAMS WORK POLICIES
+
+PROGRAMS is the folder of what Go builds (cosign2, cosign3, containers, registry; the conformance suites); what is not in it is
+not run, and the table says so. Everything happens on loopback. Exit code 0 if and only if nothing failed.
+"""
+
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tarfile
+import time
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+import registries
+from registries import BUNDLE, Wrong, digest
+from signers import SIGNED_AT, Containers, Cosign, Shell, said
+
+AGENT, OTHER = b"#!/bin/sh\necho an agent\n" + bytes(300_000), b"#!/bin/sh\necho another\n"
+BUILT = ("cosign3", "cosign2", "containers", "registry")
+OK, SIGNATURE_ONLY = "verification OK", "verification OK (signature only)"
+
+
+class NotHere(Exception):
+    """What a machine lacks for a row, in words."""
+
+
+class Image:
+    """An image in a registry."""
+
+    def __init__(self, registry, repository, pinned):
+        self.registry, self.repository, self.digest = registry, repository, pinned
+        self.repository_of = f"{registry.host}/{repository}"
+        self.tagged, self.pinned = f"{self.repository_of}:v1", f"{self.repository_of}@{pinned}"
+        self.bundled = False  # whether a sigstore bundle signs it
+
+
+class Keys:
+    """Prefixes of key pairs: `ours` made by us, `theirs` by cosign 3 and `older` by cosign 2 where they are, `others`
+    trusted by nobody."""
+
+    def __init__(self, work, autonomy, shell, cosigns):
+        self.ours, self.theirs, self.others, self.older = (work / name for name in ("ours", "theirs", "others", "older"))
+        cosign = {3: self.theirs, 2: self.older}
+        for one in cosigns:
+            if one.layout == "simple":
+                one.generate(cosign.pop(one.major))
+        for prefix in (self.ours, self.others, *cosign.values()):
+            shell.must(autonomy, "keys", "generate", "--type", "cosign", "--out", prefix)
+
+
+class Column:
+    """All rows over one registry."""
+
+    def __init__(self, bench, registry):
+        self.bench, self.registry, self.cells, self.signed = bench, registry, {}, {}
+        self.autonomy, self.shell, self.keys, self.policies = bench.autonomy, bench.shell, bench.keys, bench.policies
+        self.work = bench.work / f"column-{registry.name}"
+        self.work.mkdir()
+        (self.work / "agent").write_bytes(AGENT)
+        (self.work / "other").write_bytes(OTHER)
+
+    def run(self, rows):
+        for row in rows:
+            if self.registry.name not in row.over:
+                self.cells[row] = "-"
+                continue
+            try:
+                row.check(self)
+                self.cells[row] = "PASS"
+            except NotHere as reason:
+                self.cells[row] = "not run"
+                self.bench.missing.append(str(reason))
+            except Wrong as wrong:
+                self.cells[row] = "FAIL"
+                self.bench.troubles.append(f"{self.registry.name}: {row.group}: {row.label}: {wrong}")
+        return self
+
+    # What we do.
+
+    def ours(self, *command):
+        return self.shell.must(self.autonomy, *command)
+
+    def push(self, name, file="agent"):
+        """The same file makes the same image, wherever it goes."""
+        where = f"{self.registry.host}/interop/{name}:v1"
+        told = self.ours("oci", "push", self.work / file, "--to", where, "--platform", "linux/amd64")
+        return Image(self.registry, f"interop/{name}", field(told, "digest"))
+
+    def verify(self, where, key, *options):
+        state = self.work / "no-state"
+        return self.shell.run(
+            self.autonomy, "verify", "--image", where, "--pubkey", f"{key}.pub", "--state-root", state, *options
+        )
+
+    def passes(self, where, key, *options, end=SIGNATURE_ONLY):
+        done = self.verify(where, key, *options)
+        steps, told = outcomes(done.stdout)
+        right = ["PASS"] * 4 if end == OK else ["PASS", "SKIP", "SKIP", "SKIP"]
+        if done.returncode != 0 or steps != right or told != end:
+            raise Wrong(f"exit {done.returncode} of autonomy verify {where}\n{done.stdout}{done.stderr}")
+
+    def fails_step_1(self, where, key, *words):
+        done = self.verify(where, key)
+        steps, told = outcomes(done.stdout)
+        right = steps == ["FAIL", "SKIP", "SKIP", "SKIP"] and told == "verification FAILED" and done.returncode == 1
+        if not right or not all(word in done.stdout for word in words):
+            raise Wrong(f"exit {done.returncode} of autonomy verify {where}, wanted {words}\n{done.stdout}{done.stderr}")
+
+    def placed(self, layout, source, name):
+        """The signature of an image: beside the same image elsewhere, beside another image, and altered."""
+        images = [self.push(f"{name}-{what}", file) for what, file in (("same", "agent"), ("moved", "other"), ("altered", "agent"))]
+        for image, alter in zip(images, (False, False, True)):
+            self.registry.place(layout, (source.repository, source.digest), (image.repository, image.digest), alter)
+        return images
+
+    # They sign, we verify.
+
+    def signed_by(self, signer, dated=True):
+        """An image that they signed with our key; signed once, whichever row comes first."""
+        name = f"by-{signer.slug}-{'dated' if dated else 'undated'}"
+        if name not in self.signed:
+            image = self.push(name)
+            signer.sign(image, self.keys.ours, dated)
+            self.signed[name] = image
+        return self.signed[name]
+
+    def we_take(self, signer):
+        self.passes(self.signed_by(signer).tagged, self.keys.ours, *undated(signer))
+
+    def we_refuse_another_key(self, signer):
+        image = self.signed_by(signer)
+        self.fails_step_1(image.tagged, self.keys.others, "no trusted key made it")
+
+    def we_refuse_moved_or_altered(self, signer):
+        same, moved, altered = self.placed(signer.layout, self.signed_by(signer), f"from-{signer.slug}")
+        self.passes(same.tagged, self.keys.ours, *undated(signer))
+        self.fails_step_1(moved.tagged, self.keys.ours, "signature of the image", "counts")
+        self.fails_step_1(altered.tagged, self.keys.ours, "no trusted key made it")
+
+    def we_want_a_date(self, signer):
+        image = self.signed_by(signer, dated=False)
+        says = "autonomy oci sign --image ", f"cosign sign --key FILE -a {SIGNED_AT}="
+        self.fails_step_1(image.tagged, self.keys.ours, "does not say when it was made", *says)
+        self.passes(image.tagged, self.keys.ours, "--allow-undated")
+
+    # We sign, they verify.
+
+    def signed_for(self, layout, key=None):
+        name = f"for-{layout}-{(key or self.keys.theirs).name}"
+        if name not in self.signed:
+            image = self.push(name)
+            self.sign(image.tagged, key or self.keys.theirs, layout)
+            image.bundled = layout != "simple"
+            self.signed[name] = image
+        return self.signed[name]
+
+    def sign(self, where, key, layout="both"):
+        self.ours("oci", "sign", "--image", where, "--key", f"{key}.key", "--layout", layout)
+
+    def they_take(self, signer):
+        for layout in (signer.layout, "both"):
+            image = self.signed_for(layout)
+            signer.accepts(image, self.keys.theirs, image)
+
+    def they_refuse_another_key(self, signer):
+        image = self.signed_for(signer.layout)
+        signer.refuses(image, self.keys.others, image)
+
+    def they_refuse_moved_or_altered(self, signer):
+        source = self.signed_for(signer.layout)
+        same, moved, altered = self.placed(signer.layout, source, f"to-{signer.slug}")
+        signer.accepts(same, self.keys.theirs, source)
+        signer.refuses(moved, self.keys.theirs, source)
+        signer.refuses(altered, self.keys.theirs, source)
+
+    def older_pair(self, cosign):
+        image = self.signed_for("simple", self.keys.older)
+        cosign.accepts(image, self.keys.older, image)
+
+    # Releases: lock, policy, archive.
+
+    def release(self, name):
+        image = self.push(name)
+        bundle, lock = self.work / "policy.tar.gz", self.work / f"{name}.lock.json"
+        if not bundle.exists():
+            self.ours("policy", "build", "--in", self.policies, "--out", bundle, "--version", "1.0.0")
+        draft = ["--name", "agent", "--version", "1.0.0", "--sequence", "7", "--out", lock]
+        self.ours("lock", "create", "--image", image.tagged, "--bundle", bundle, *draft)
+        lock_attached = self.ours("oci", "attach-lock", "--image", image.tagged, "--lock", lock)
+        policy_attached = self.ours("oci", "attach-policy", "--image", image.tagged, "--bundle", bundle)
+        sidecars = [told.split("attached to ", 1)[1].splitlines()[0].split(": ")[1] for told in (lock_attached, policy_attached)]
+        return image, [Image(self.registry, image.repository, sidecar) for sidecar in sidecars]
+
+    def our_release(self):
+        if "release" not in self.signed:
+            image, sidecars = self.release("release")
+            self.sign(image.tagged, self.keys.theirs)
+            for signed in (image, *sidecars):
+                signed.bundled = True
+            self.signed["release"] = image, sidecars
+        return self.signed["release"]
+
+    def four_steps(self):
+        image, _ = self.our_release()
+        self.passes(image.tagged, self.keys.theirs, "--require-lock", "--require-policy", end=OK)
+        self.fails_step_1(image.tagged, self.keys.others)
+
+    def four_steps_by(self, cosign):
+        image, sidecars = self.release(f"release-{cosign.slug}")
+        for one in (image, *sidecars):
+            cosign.sign(one, self.keys.ours, dated=True)
+        self.passes(image.tagged, self.keys.ours, "--require-lock", "--require-policy", end=OK)
+
+    def sidecars_for(self, cosign):
+        for sidecar in self.our_release()[1]:
+            cosign.accepts(sidecar, self.keys.theirs, sidecar)
+
+    def archive(self):
+        image, _ = self.our_release()
+        archive = self.work / "site.tar"
+        self.ours("bundle", "create", "--image", image.tagged, "--out", archive)
+        told = self.ours(
+            "bundle", "verify", archive, "--pubkey", f"{self.keys.theirs}.pub", "--state-root", self.work / "no-state"
+        )
+        if outcomes(told) != (["PASS"] * 4, OK):
+            raise Wrong(told)
+        self.same_by_skopeo(f"oci-archive:{archive}:v1", image, "from-site")
+
+    # Copies.
+
+    def copies(self):
+        image, _ = self.our_release()
+        layout, archive = self.work / "layout", self.work / "archive.tar"
+        back = f"{self.registry.host}/interop/back:v1"
+        way = [image.tagged, f"oci:{layout}:v1", f"oci-archive:{archive}:v1", back]
+        for source, target in zip(way, way[1:], strict=False):
+            told = self.ours("oci", "copy", source, target)
+            if field(told, "digest") != image.digest:
+                raise Wrong(f"oci copy {source} {target}: another digest\n{told}")
+        for where in way:
+            self.passes(where, self.keys.theirs, "--require-lock", "--require-policy", end=OK)
+        blobs = {path.name: path.read_bytes() for path in layout.glob("blobs/sha256/*")}
+        with tarfile.open(archive) as packed:
+            inside = {m.name.removeprefix("blobs/sha256/"): packed.extractfile(m).read() for m in packed if m.isreg() and "blobs/" in m.name}
+        if blobs != inside or not blobs:
+            raise Wrong(f"the archive and the layout differ in {sorted(set(blobs) ^ set(inside))}")
+        # Image, lock and policy; and for each of them a signature in both layouts.
+        if len(manifests(layout)) != 9:
+            raise Wrong(f"{len(manifests(layout))} manifests in the layout")
+        for name, blob in blobs.items():
+            for repository in (image.repository, "interop/back"):
+                if digest(blob) != f"sha256:{name}" or not self.registry.holds(repository, blob):
+                    raise Wrong(f"{repository} does not hold {name} of the layout as it is there")
+
+    def skopeo(self, source, target):
+        plain = ["--src-tls-verify=false"] * source.startswith("docker://") + ["--dest-tls-verify=false"] * target.startswith("docker://")
+        self.shell.must(self.bench.skopeo, "--insecure-policy", "copy", "--quiet", *plain, source, target)
+
+    def same_by_skopeo(self, source, image, name):
+        """skopeo brings the image of a layout or an archive to the registry, and the digest stays."""
+        self.skopeo(source, f"docker://{self.registry.host}/interop/{name}:v1")
+        there = self.registry.manifest(f"interop/{name}", "v1")
+        if digest(there) != image.digest:
+            raise Wrong(f"skopeo makes {digest(there)} of {image.digest}")
+
+    def skopeo_round(self):
+        image, _ = self.our_release()
+        for kind, place in (("oci", "skopeo-layout"), ("oci-archive", "skopeo.tar")):
+            where = f"{kind}:{self.work / place}:v1"
+            self.skopeo(f"docker://{image.tagged}", where)
+            self.same_by_skopeo(where, image, f"skopeo-{kind}")
+
+    def skopeo_takes_ours(self):
+        image, _ = self.our_release()
+        for kind, place in (("oci", "for-skopeo"), ("oci-archive", "for-skopeo.tar")):
+            where = f"{kind}:{self.work / place}:v1"
+            self.ours("oci", "copy", image.tagged, where)
+            self.same_by_skopeo(where, image, f"ours-{kind}")
+
+    def skopeo_leaves_signatures(self):
+        """skopeo copies the image alone: no signature comes along. What it made can be signed in place."""
+        image, _ = self.our_release()
+        for kind, place in (("oci", "signed-layout"), ("oci-archive", "signed.tar")):
+            where = f"{kind}:{self.work / place}:v1"
+            self.skopeo(f"docker://{image.tagged}", where)
+            self.fails_step_1(where, self.keys.theirs, "was found")
+            self.sign(where, self.keys.theirs)
+            self.passes(where, self.keys.theirs)
+            self.same_by_skopeo(where, image, f"signed-{kind}")
+
+    # Python's cryptography.
+
+    def computed(self, layout):
+        """Our signature of a layout, checked from the bytes on: what is signed, by which key, and what it says."""
+        image = self.signed_for("both")
+        folder = self.work / f"computed-{layout}"
+        self.ours("oci", "copy", image.tagged, f"oci:{folder}:v1")
+        manifest = signature_manifest(folder, layout, image.digest)
+        (layer,) = manifest["layers"]
+        signed = blob_of(folder, layer["digest"])
+        if layout == "simple":
+            message, signature = signed, layer["annotations"][registries.SIGNATURE]
+            claim = json.loads(signed)
+            said = claim["critical"]["image"]["docker-manifest-digest"], claim["optional"]
+            if claim["critical"]["identity"]["docker-reference"] != image.repository_of:
+                raise Wrong(f"the payload names {claim['critical']['identity']}")
+        else:
+            envelope = json.loads(signed)["dsseEnvelope"]
+            payload = base64.b64decode(envelope["payload"], validate=True)
+            kind = envelope["payloadType"].encode()
+            message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+            (signature,) = (one["sig"] for one in envelope["signatures"])
+            (subject,) = json.loads(payload)["subject"]
+            said = "sha256:" + subject["digest"]["sha256"], subject["annotations"]
+            if manifest["subject"]["digest"] != image.digest:
+                raise Wrong(f"the bundle refers to {manifest['subject']}")
+        if said[0] != image.digest or list(said[1]) != [SIGNED_AT]:
+            raise Wrong(f"the payload says {said}")
+        time.strptime(said[1][SIGNED_AT][:19], "%Y-%m-%dT%H:%M:%S")
+        raw = base64.b64decode(signature, validate=True)
+        if not genuine(self.keys.theirs, raw, message) or genuine(self.keys.others, raw, message):
+            raise Wrong("the signature is not by the key that signed, or by any")
+
+    def conformance(self):
+        """Go fetches and builds the suites, so that this alone goes out."""
+        command = [self.bench.conformance, f"http://{self.bench.spare.host}", self.bench.programs / "conformance"]
+        done = self.shell.run(*command, environment=dict(os.environ), patience=600)
+        if done.returncode == 2:
+            raise NotHere(done.stderr.strip())
+        if done.returncode != 0:
+            raise Wrong(said(done))
+        self.bench.notes += done.stdout.splitlines()
+
+
+def genuine(key, signature, message):
+    try:
+        load_pem_public_key(key.with_suffix(".pub").read_bytes()).verify(signature, message, ec.ECDSA(SHA256()))
+        return True
+    except InvalidSignature:
+        return False
+
+
+def undated(signer):
+    return [] if signer.dates else ["--allow-undated"]
+
+
+def field(told, name):
+    for line in told.splitlines():
+        if line.startswith(f"{name}: "):
+            return line.removeprefix(f"{name}: ")
+    raise Wrong(f"no {name} in what was printed: {told!r}")
+
+
+def outcomes(told):
+    """The steps' outcomes, and the last line."""
+    lines = told.splitlines()
+    steps = [line[1:5] for n, line in enumerate(lines[:4], 1) if line[6:].startswith(f" Step {n}: ")]
+    return steps, lines[-1] if lines else ""
+
+
+def blob_of(folder, name):
+    data = (folder / "blobs" / name.replace(":", "/")).read_bytes()
+    if digest(data) != name:
+        raise Wrong(f"blob {name} is {digest(data)}")
+    return data
+
+
+def manifests(folder):
+    return json.loads((folder / "index.json").read_bytes())["manifests"]
+
+
+def signature_manifest(folder, layout, subject):
+    tag = subject.replace(":", "-") + ".sig"
+    ref = "org.opencontainers.image.ref.name"
+    for descriptor in manifests(folder):
+        of = descriptor.get("artifactType") == BUNDLE if layout == "bundle" else descriptor.get("annotations", {}).get(ref) == tag
+        if of:
+            return json.loads(blob_of(folder, descriptor["digest"]))
+    raise Wrong(f"no signature of {subject} in the layout {layout}")
+
+
+class Row:
+    def __init__(self, group, label, check, over):
+        self.group, self.label, self.check, self.over = group, label, check, over
+
+
+class Bench:
+    """What all columns share."""
+
+    def __init__(self, autonomy, programs, work, policies):
+        self.autonomy, self.programs, self.work, self.policies = autonomy, programs, work, policies
+        self.shell, self.troubles, self.notes, self.spare = Shell(work), [], [], None
+        self.missing = [f"{name}, which Go builds, is not there" for name in BUILT if not (programs / name).exists()]
+        self.skopeo, self.docker_registry = shutil.which("skopeo"), shutil.which("docker-registry")
+        self.conformance = pathlib.Path(__file__).with_name("conformance.sh")
+        self.cosigns = [
+            Cosign(self.shell, programs / f"cosign{major}", major, layout)
+            for major, layout in ((3, "bundle"), (3, "simple"), (2, "simple"))
+            if (programs / f"cosign{major}").exists()
+        ]
+        containers = programs / "containers"
+        self.signers = self.cosigns + ([Containers(self.shell, containers)] if containers.exists() else [])
+        self.keys = Keys(work, autonomy, self.shell, self.cosigns)
+
+    def rows(self, over):
+        rows = []
+
+        def row(group, label, check, *arguments, over=over):
+            rows.append(Row(group, label, lambda column: check(column, *arguments), over))
+
+        for signer in self.signers:
+            group = f"{signer.name}, signs with our key pair"
+            row(group, "verify passes" + (" with --allow-undated" if undated(signer) else ""), Column.we_take, signer)
+            row(group, "another key: step 1 fails", Column.we_refuse_another_key, signer)
+            row(group, "beside another image, or altered: step 1 fails", Column.we_refuse_moved_or_altered, signer)
+            row(group, "without a date: step 1 says how to sign", Column.we_want_a_date, signer)
+        for signer in self.signers:
+            group = f"oci sign, with cosign's key pair: {signer.name}"
+            row(group, "accepts", Column.they_take, signer)
+            row(group, "another key: refuses", Column.they_refuse_another_key, signer)
+            row(group, "beside another image, or altered: refuses", Column.they_refuse_moved_or_altered, signer)
+        for cosign in self.cosigns:
+            if cosign.older:
+                row("oci sign, with cosign 2's key pair: cosign 2, .sig", "accepts", Column.older_pair, cosign)
+        group = "oci sign: Python's cryptography"
+        row(group, "simple signing: payload and signature", Column.computed, "simple")
+        row(group, "bundle: statement, envelope and signature", Column.computed, "bundle")
+        group = "image, lock and policy"
+        row(group, "oci attach-lock, attach-policy, sign: four steps pass", Column.four_steps)
+        for cosign in self.cosigns:
+            row(group, f"all three signed by {cosign.name}: four steps pass", Column.four_steps_by, cosign)
+        for cosign in self.cosigns:
+            row(group, f"our signatures of lock and policy: {cosign.name}, accepts", Column.sidecars_for, cosign)
+        row(group, "bundle create, verify: four steps pass; skopeo reads it", Column.archive)
+        group = "copies"
+        row(group, "oci copy to layout, archive and back: nothing is lost", Column.copies)
+        row(group, "skopeo to layout and archive of its own and back: same digest", Column.skopeo_round)
+        row(group, "skopeo from our layout and archive: same digest", Column.skopeo_takes_ours)
+        row(group, "skopeo leaves signatures behind: step 1 fails; signed there: passes", Column.skopeo_leaves_signatures)
+        row("the distribution-spec's conformance suites", "pass", Column.conformance, over=["autonomy"])
+        return rows
+
+
+def table(rows, columns):
+    width = max(len(row.label) for row in rows) + 4
+    names = [column.registry.name for column in columns]
+    print("".join([f"{'over':{width}}", *(f"{name:>{len(name) + 3}}" for name in names)]))
+    group = None
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            print(group)
+        cells = "".join(f"{column.cells[row]:>{len(name) + 3}}" for column, name in zip(columns, names))
+        print(f"{'  ' + row.label:{width}}{cells}")
+
+
+def main():
+    autonomy, programs, work, policies = (pathlib.Path(name).resolve() for name in sys.argv[1:])
+    started = time.monotonic()
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    bench = Bench(autonomy, programs, work, policies)
+    missing = [name for name in ("docker-registry", "skopeo") if not shutil.which(name)]
+    if missing:
+        print(f"interop: FAILED: {' and '.join(missing)} missing; on Debian and Ubuntu: apt-get install {' '.join(missing)}")
+        return 1
+    with contextlib.ExitStack() as stack:
+        environment = bench.shell.environment
+        running = [registries.docker_registry(bench.docker_registry, work, environment)]
+        running.append(registries.ours(autonomy, work, environment))
+        if (programs / "registry").exists():
+            running.append(registries.in_memory(programs / "registry", work, environment))
+        columns = [Column(bench, stack.enter_context(registry)) for registry in running]
+        # The conformance suites delete what they pushed, and want a registry that lets them.
+        bench.spare = stack.enter_context(registries.ours(autonomy, work, environment, "--deletes", name="autonomy-deletes"))
+        rows = bench.rows([column.registry.name for column in columns])
+        with concurrent.futures.ThreadPoolExecutor(len(columns)) as pool:
+            list(pool.map(lambda column: column.run(rows), columns))
+    table(rows, columns)
+    absent = [f"interop: not run: {reason}" for reason in bench.missing]
+    for line in [*bench.notes, *absent, *(f"interop: FAILED: {trouble}" for trouble in bench.troubles)]:
+        print(line)
+    passed = sum(cell == "PASS" for column in columns for cell in column.cells.values())
+    seconds = round(time.monotonic() - started)
+    counts = f"{passed} passed, {len(bench.troubles)} failed, {len(bench.missing)} not run"
+    print(f"interop: supply chain: {counts}, {seconds} s")
+    return 1 if bench.troubles or not passed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Wrong as wrong:
+        sys.exit(f"interop: FAILED: {wrong}")

@@ -1,0 +1,12 @@
+//! The transports: layouts, archives and registries, honest and hostile; copies between them; the verification over them.
+
+mod archives;
+mod blobs;
+mod copies;
+mod images;
+mod layouts;
+mod pushes;
+mod registries;
+mod scripted;
+mod tls;
+mod verifies;
