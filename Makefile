@@ -7,10 +7,10 @@ CARGO_DENY := 0.20.2
 SWEEP_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-offline-drain demo-drills test lint advisories check-golden golden-update bench fuzz interop sim-sweep sim-madsim
+.PHONY: help build demo demo-up demo-down demo-run demo-run-unsigned demo-offline-drain demo-drills test lint advisories check-golden golden-update bench fuzz interop sim-sweep sim-madsim
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the release binary, in bin/
 	$(CARGO) build --release --locked -p autonomy
@@ -18,15 +18,32 @@ build: ## the release binary, in bin/
 	@install -m 755 $(TARGET)/release/autonomy bin/autonomy
 	@echo "built bin/autonomy"
 
-demo: build ## the story in one terminal, with a kill -9 under load; ends with a table of checks
+demo: build ## the story in one terminal, signed releases and a kill -9 in it; ends with a table of checks
 	@$(CARGO) build --release --locked --quiet -p demo
 	@$(TARGET)/release/demo story --autonomy bin/autonomy
+
+demo-up: build ## registry and collector for playing by hand with demo/scripts, and keys in target/demo
+	@demo/stack start registry
+	@demo/stack start otel-sink
+	@bash -c '. demo/scripts/lib.sh; make_keys'
+
+demo-down: ## end what demo-up started; what it keeps stays in target/demo
+	@demo/stack stop otel-sink
+	@demo/stack stop registry
+
+demo-run: build ## Act 2 alone: sign (cosign where installed, else our own), verify, load, also without a network
+	@$(CARGO) build --release --locked --quiet -p demo
+	@$(TARGET)/release/demo run --autonomy bin/autonomy
+
+demo-run-unsigned: build ## the policy loaded as it is, signed by nobody, and Act 1
+	@$(CARGO) build --release --locked --quiet -p demo
+	@$(TARGET)/release/demo run-unsigned --autonomy bin/autonomy
 
 demo-offline-drain: build ## Act 3 alone: the collector is down, nothing is lost, everything is delivered after
 	@$(CARGO) build --release --locked --quiet -p demo
 	@$(TARGET)/release/demo offline-drain --autonomy bin/autonomy
 
-demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 under load, the collector's outage
+demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 under load, the collector's outage, tampered releases
 	@$(CARGO) build --release --locked --quiet -p demo
 	@$(TARGET)/release/demo drills --autonomy bin/autonomy
 

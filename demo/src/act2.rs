@@ -26,6 +26,8 @@ pub const PASSES: [&str; 4] = [
 const LOADED: [&str; 2] = ["policy loaded: echo_allow.rego + shell_deny.rego", "bundle hash: sha256:"];
 /// The content of the agent's image: some bytes that can be found again.
 const AGENT: &[u8] = b"#!/bin/sh\necho the agent of the story, version 1.0.0\n";
+/// The lock that the documentation shows.
+const EXAMPLE: &str = "demo/locks/example.lock.json";
 /// A change of policy is served within a second.
 const SERVED: Duration = Duration::from_millis(1500);
 
@@ -127,6 +129,11 @@ impl Play<'_> {
             lock: &lock,
         };
         release.publish(self.shell)?;
+        for lock in [lock.display().to_string(), EXAMPLE.into()] {
+            let done = self.shell.autonomy(&["lock", "verify", &lock])?;
+            let name = Path::new(&lock).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.checks.that(&format!("lock verify of {name} exits 0"), done.code == 0, &done.err);
+        }
         let signer = Signer::installed();
         self.shell.say(&match &signer {
             Signer::Cosign(version) => format!("cosign {version} is installed, and signs."),
@@ -167,7 +174,8 @@ impl Play<'_> {
             self.checks.marker(marker, &done.out);
         }
         self.passed("verify", &done);
-        self.shell.say("Who signed, what was signed, how it behaves, whether it fits: any one fails, and it is refused.");
+        self.shell
+            .say("Who signed, what was signed, how it behaves, whether it fits: any one fails, and it is refused.");
 
         let (bundle, root) = (bundle.display().to_string(), self.node.root.display().to_string());
         let done = self.shell.autonomy(&["policy", "load", "--bundle", &bundle, "--state-root", &root])?;
@@ -178,7 +186,7 @@ impl Play<'_> {
         self.loaded("policy load --image", &done);
         let hash = done.out.lines().find_map(|line| line.strip_prefix("bundle hash: ")).unwrap_or("none").to_owned();
         let served = self.served(running, &hash)?;
-        self.checks.that("the runtime serves the bundle that was verified", served, &hash);
+        self.checks.that("the runtime serves this bundle", served, &hash);
         let done = self.shell.autonomy(&["policy", "status", "--state-root", &root])?;
         self.checks.marker("lock: myapp 1.0.0 (sequence 1) blake3:", &done.out);
         self.checks.marker("floor: myapp 1", &done.out);
@@ -205,7 +213,7 @@ impl Play<'_> {
     fn tampered(&mut self, registry: &Registry) -> Result<()> {
         self.shell.act("Act 2: one bit of the agent is changed in the registry");
         let blob = machines::oci::Digest::of(AGENT);
-        let path = registry.dir.join("repositories/myapp/_blobs").join(blob.hex());
+        let path = registry.dir.join("blobs/sha256").join(blob.hex());
         flip(&path, AGENT)?;
         let before = std::fs::read(self.node.root.join("activation.json"))?;
         let done = self.verify(Around::default(), &self.image)?;
@@ -276,7 +284,8 @@ impl Play<'_> {
         };
         let done = import(&file, &root)?;
         let steps = format!("{}\nverification OK\n", PASSES.join("\n"));
-        let holds = done.code == 0 && done.out.starts_with(&steps) && done.out.contains("bundle activated: myapp 1.0.0");
+        let holds =
+            done.code == 0 && done.out.starts_with(&steps) && done.out.contains("bundle activated: myapp 1.0.0");
         let fresh = self.folder.join("fresh");
         let changed = self.folder.join("changed.tar");
         std::fs::copy(archive, &changed).with_context(|| format!("cannot write {}", changed.display()))?;

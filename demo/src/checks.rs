@@ -50,7 +50,8 @@ impl Checks {
             Outcome::Fail => word(false),
             Outcome::Skipped => "SKIPPED".into(),
         };
-        let rows: Vec<Vec<String>> = self.rows.iter().map(|(what, outcome)| vec![what.clone(), said(*outcome)]).collect();
+        let rows: Vec<Vec<String>> =
+            self.rows.iter().map(|(what, outcome)| vec![what.clone(), said(*outcome)]).collect();
         println!("\n{title}");
         print!("{}", table(&["check", "result"], &rows));
         let count = |wanted| self.rows.iter().filter(|(_, outcome)| *outcome == wanted).count();

@@ -8,6 +8,7 @@ pub mod act2;
 pub mod act3;
 pub mod checks;
 pub mod drill3;
+pub mod drill4;
 pub mod drills;
 pub mod http;
 pub mod journal;

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use demo::shell::{Pace, Shell};
 use demo::{act1, act2, act3, drills, scratch};
 
-const USAGE: &str = "usage: demo story|run|run-unsigned|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
+const USAGE: &str =
+    "usage: demo story|run|run-unsigned|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
   DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
 
 struct Options {

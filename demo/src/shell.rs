@@ -148,7 +148,8 @@ impl Shell {
     /// It cannot be run.
     pub fn other(&self, around: Around<'_>, program: &str, arguments: &[&str]) -> Result<Printed> {
         self.type_in(&around.typed(program, arguments));
-        let printed = execute(around, Path::new(program), arguments).with_context(|| format!("cannot run {program}"))?;
+        let printed =
+            execute(around, Path::new(program), arguments).with_context(|| format!("cannot run {program}"))?;
         self.print(&format!("{}{}", printed.out, printed.err));
         Ok(printed)
     }
@@ -175,7 +176,11 @@ impl Around<'_> {
 /// As a person would have to type it.
 fn quoted(word: &str) -> String {
     let special = |c: char| c.is_whitespace() || "'\"\\$`<>|&;()*?{}".contains(c);
-    if word.is_empty() || word.contains(special) { format!("'{}'", word.replace('\'', "'\\''")) } else { word.to_owned() }
+    if word.is_empty() || word.contains(special) {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    } else {
+        word.to_owned()
+    }
 }
 
 fn execute(around: Around<'_>, program: &Path, arguments: &[&str]) -> std::io::Result<Printed> {

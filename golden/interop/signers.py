@@ -109,8 +109,8 @@ class Cosign:
 
 
 class Containers:
-    """github.com/containers/image: `sigstoreSigned` in policy.json, and signing while copying. Its signatures are dated, but not
-    by the annotation that we want, so that for us they are undated."""
+    """github.com/containers/image: `sigstoreSigned` in policy.json, and signing while copying. Its signatures are dated, but
+    not by the annotation that we want, so that for us they are undated."""
 
     dates, layout = False, "simple"
     name, slug = "containers/image, .sig", "containers"

@@ -2,14 +2,12 @@
 
     supply.py AUTONOMY PROGRAMS WORK POLICIES
 
-PROGRAMS is the folder of what Go builds (cosign2, cosign3, containers, registry; the conformance suites); what is not in it is
-not run, and the table says so. Everything happens on loopback. Exit code 0 if and only if nothing failed.
+PROGRAMS is the folder of what Go builds (cosign2, cosign3, containers, registry, the conformance suites). What is not in it
+is not run, and that is said. Everything happens on loopback. Exit code 0 if and only if nothing failed.
 """
 
-import base64
 import concurrent.futures
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -17,13 +15,9 @@ import sys
 import tarfile
 import time
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
+import payloads
 import registries
-from registries import BUNDLE, Wrong, digest
+from registries import Wrong, digest
 from signers import SIGNED_AT, Containers, Cosign, Shell, said
 
 AGENT, OTHER = b"#!/bin/sh\necho an agent\n" + bytes(300_000), b"#!/bin/sh\necho another\n"
@@ -81,9 +75,9 @@ class Column:
             except NotHere as reason:
                 self.cells[row] = "not run"
                 self.bench.missing.append(str(reason))
-            except Wrong as wrong:
+            except Exception as wrong:  # whatever it is, it is told, and the other rows are run
                 self.cells[row] = "FAIL"
-                self.bench.troubles.append(f"{self.registry.name}: {row.group}: {row.label}: {wrong}")
+                self.bench.troubles.append((f"{self.registry.name}: {row.group}: {row.label}", words(wrong)))
         return self
 
     # What we do.
@@ -119,9 +113,11 @@ class Column:
 
     def placed(self, layout, source, name):
         """The signature of an image: beside the same image elsewhere, beside another image, and altered."""
-        images = [self.push(f"{name}-{what}", file) for what, file in (("same", "agent"), ("moved", "other"), ("altered", "agent"))]
-        for image, alter in zip(images, (False, False, True)):
+        images = []
+        for what, file, alter in (("same", "agent", False), ("moved", "other", False), ("altered", "agent", True)):
+            image = self.push(f"{name}-{what}", file)
             self.registry.place(layout, (source.repository, source.digest), (image.repository, image.digest), alter)
+            images.append(image)
         return images
 
     # They sign, we verify.
@@ -199,7 +195,8 @@ class Column:
         self.ours("lock", "create", "--image", image.tagged, "--bundle", bundle, *draft)
         lock_attached = self.ours("oci", "attach-lock", "--image", image.tagged, "--lock", lock)
         policy_attached = self.ours("oci", "attach-policy", "--image", image.tagged, "--bundle", bundle)
-        sidecars = [told.split("attached to ", 1)[1].splitlines()[0].split(": ")[1] for told in (lock_attached, policy_attached)]
+        # `lock attached to sha256:…: sha256:…`: the second is the manifest of what was attached.
+        sidecars = [told.splitlines()[0].rsplit(": ", 1)[1] for told in (lock_attached, policy_attached)]
         return image, [Image(self.registry, image.repository, sidecar) for sidecar in sidecars]
 
     def our_release(self):
@@ -252,19 +249,21 @@ class Column:
             self.passes(where, self.keys.theirs, "--require-lock", "--require-policy", end=OK)
         blobs = {path.name: path.read_bytes() for path in layout.glob("blobs/sha256/*")}
         with tarfile.open(archive) as packed:
-            inside = {m.name.removeprefix("blobs/sha256/"): packed.extractfile(m).read() for m in packed if m.isreg() and "blobs/" in m.name}
+            members = [m for m in packed if m.isreg() and m.name.startswith("blobs/sha256/")]
+            inside = {m.name.removeprefix("blobs/sha256/"): packed.extractfile(m).read() for m in members}
         if blobs != inside or not blobs:
             raise Wrong(f"the archive and the layout differ in {sorted(set(blobs) ^ set(inside))}")
         # Image, lock and policy; and for each of them a signature in both layouts.
-        if len(manifests(layout)) != 9:
-            raise Wrong(f"{len(manifests(layout))} manifests in the layout")
+        if len(payloads.manifests(layout)) != 9:
+            raise Wrong(f"{len(payloads.manifests(layout))} manifests in the layout")
         for name, blob in blobs.items():
             for repository in (image.repository, "interop/back"):
                 if digest(blob) != f"sha256:{name}" or not self.registry.holds(repository, blob):
                     raise Wrong(f"{repository} does not hold {name} of the layout as it is there")
 
     def skopeo(self, source, target):
-        plain = ["--src-tls-verify=false"] * source.startswith("docker://") + ["--dest-tls-verify=false"] * target.startswith("docker://")
+        plain = ["--src-tls-verify=false"] * source.startswith("docker://")
+        plain += ["--dest-tls-verify=false"] * target.startswith("docker://")
         self.shell.must(self.bench.skopeo, "--insecure-policy", "copy", "--quiet", *plain, source, target)
 
     def same_by_skopeo(self, source, image, name):
@@ -303,33 +302,11 @@ class Column:
 
     def computed(self, layout):
         """Our signature of a layout, checked from the bytes on: what is signed, by which key, and what it says."""
-        image = self.signed_for("both")
-        folder = self.work / f"computed-{layout}"
+        image, folder = self.signed_for("both"), self.work / f"computed-{layout}"
         self.ours("oci", "copy", image.tagged, f"oci:{folder}:v1")
-        manifest = signature_manifest(folder, layout, image.digest)
-        (layer,) = manifest["layers"]
-        signed = blob_of(folder, layer["digest"])
-        if layout == "simple":
-            message, signature = signed, layer["annotations"][registries.SIGNATURE]
-            claim = json.loads(signed)
-            said = claim["critical"]["image"]["docker-manifest-digest"], claim["optional"]
-            if claim["critical"]["identity"]["docker-reference"] != image.repository_of:
-                raise Wrong(f"the payload names {claim['critical']['identity']}")
-        else:
-            envelope = json.loads(signed)["dsseEnvelope"]
-            payload = base64.b64decode(envelope["payload"], validate=True)
-            kind = envelope["payloadType"].encode()
-            message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-            (signature,) = (one["sig"] for one in envelope["signatures"])
-            (subject,) = json.loads(payload)["subject"]
-            said = "sha256:" + subject["digest"]["sha256"], subject["annotations"]
-            if manifest["subject"]["digest"] != image.digest:
-                raise Wrong(f"the bundle refers to {manifest['subject']}")
-        if said[0] != image.digest or list(said[1]) != [SIGNED_AT]:
-            raise Wrong(f"the payload says {said}")
-        time.strptime(said[1][SIGNED_AT][:19], "%Y-%m-%dT%H:%M:%S")
-        raw = base64.b64decode(signature, validate=True)
-        if not genuine(self.keys.theirs, raw, message) or genuine(self.keys.others, raw, message):
+        message, signature = payloads.signed(folder, layout, image.digest, image.repository_of)
+        by_theirs, by_others = (payloads.genuine(key, signature, message) for key in (self.keys.theirs, self.keys.others))
+        if not by_theirs or by_others:
             raise Wrong("the signature is not by the key that signed, or by any")
 
     def conformance(self):
@@ -337,18 +314,14 @@ class Column:
         command = [self.bench.conformance, f"http://{self.bench.spare.host}", self.bench.programs / "conformance"]
         done = self.shell.run(*command, environment=dict(os.environ), patience=600)
         if done.returncode == 2:
-            raise NotHere(done.stderr.strip())
+            raise NotHere(done.stderr.splitlines()[0])
         if done.returncode != 0:
             raise Wrong(said(done))
         self.bench.notes += done.stdout.splitlines()
 
 
-def genuine(key, signature, message):
-    try:
-        load_pem_public_key(key.with_suffix(".pub").read_bytes()).verify(signature, message, ec.ECDSA(SHA256()))
-        return True
-    except InvalidSignature:
-        return False
+def words(wrong):
+    return str(wrong).strip() if isinstance(wrong, Wrong) else repr(wrong)
 
 
 def undated(signer):
@@ -367,27 +340,6 @@ def outcomes(told):
     lines = told.splitlines()
     steps = [line[1:5] for n, line in enumerate(lines[:4], 1) if line[6:].startswith(f" Step {n}: ")]
     return steps, lines[-1] if lines else ""
-
-
-def blob_of(folder, name):
-    data = (folder / "blobs" / name.replace(":", "/")).read_bytes()
-    if digest(data) != name:
-        raise Wrong(f"blob {name} is {digest(data)}")
-    return data
-
-
-def manifests(folder):
-    return json.loads((folder / "index.json").read_bytes())["manifests"]
-
-
-def signature_manifest(folder, layout, subject):
-    tag = subject.replace(":", "-") + ".sig"
-    ref = "org.opencontainers.image.ref.name"
-    for descriptor in manifests(folder):
-        of = descriptor.get("artifactType") == BUNDLE if layout == "bundle" else descriptor.get("annotations", {}).get(ref) == tag
-        if of:
-            return json.loads(blob_of(folder, descriptor["digest"]))
-    raise Wrong(f"no signature of {subject} in the layout {layout}")
 
 
 class Row:
@@ -461,7 +413,7 @@ def table(rows, columns):
         if row.group != group:
             group = row.group
             print(group)
-        cells = "".join(f"{column.cells[row]:>{len(name) + 3}}" for column, name in zip(columns, names))
+        cells = "".join(f"{column.cells[row]:>{len(name) + 3}}" for column, name in zip(columns, names, strict=True))
         print(f"{'  ' + row.label:{width}}{cells}")
 
 
@@ -488,9 +440,12 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(len(columns)) as pool:
             list(pool.map(lambda column: column.run(rows), columns))
     table(rows, columns)
-    absent = [f"interop: not run: {reason}" for reason in bench.missing]
-    for line in [*bench.notes, *absent, *(f"interop: FAILED: {trouble}" for trouble in bench.troubles)]:
+    for line in [*bench.notes, *(f"interop: not run: {reason}" for reason in bench.missing)]:
         print(line)
+    told = set()
+    for where, trouble in bench.troubles:
+        print(f"interop: FAILED: {where}: {'the same' if trouble in told else trouble}")
+        told.add(trouble)
     passed = sum(cell == "PASS" for column in columns for cell in column.cells.values())
     seconds = round(time.monotonic() - started)
     counts = f"{passed} passed, {len(bench.troubles)} failed, {len(bench.missing)} not run"

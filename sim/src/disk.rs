@@ -201,6 +201,16 @@ impl Disk {
         whole && lookup(&self.firm_names, file) == Some(number)
     }
 
+    /// Whether any power loss leaves the file with the bytes that it has now. An equal file in its place counts, which
+    /// another one was renamed over and which may come back.
+    #[must_use]
+    pub fn is_lasting(&self, file: File) -> bool {
+        let whole = |number: u32| self.inodes.get(number as usize).filter(|inode| inode.firm >= inode.cache.len());
+        let now = lookup(&self.names, file).and_then(whole);
+        let firm = lookup(&self.firm_names, file).and_then(whole);
+        now.zip(firm).is_some_and(|(now, firm)| now.cache == firm.cache)
+    }
+
     /// The names that are there, in no order.
     pub fn names(&self) -> impl Iterator<Item = File> + '_ {
         self.names.iter().map(|entry| entry.0)

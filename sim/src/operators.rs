@@ -22,20 +22,21 @@ impl World {
         let mut files = vec![(File::Bundle(variant.digest), variant.bytes.clone())];
         // Where only verified ones count, it came with the first release that has it.
         let release = releases::release(variant.number).filter(|_| self.plan.config.verified);
-        let lock = release.map(|release| LockSlot {
-            fingerprint: release.fingerprint,
-            name: NAMES.first().copied().unwrap_or("").to_owned(),
-            version: format!("1.0.{}", release.number),
-            sequence: release.sequence,
-            image: release.image.digest,
-            signed_at: release.dates.first().copied().unwrap_or_default(),
-        });
-        if let (Some(release), Some(lock)) = (release, &lock) {
-            files.push((File::Lock(release.fingerprint), release.lock.clone()));
+        let lock = release.and_then(|release| releases::lock(release.lock?)).map(|known| {
+            self.supply.installed(known);
+            let lock = LockSlot {
+                fingerprint: known.fingerprint,
+                name: NAMES.first().copied().unwrap_or("").to_owned(),
+                version: format!("1.0.{}", variant.number),
+                sequence: known.sequence,
+                image: known.image,
+                signed_at: known.slots.first().map_or_else(Default::default, |slot| slot.0),
+            };
+            files.push((File::Lock(known.fingerprint), known.bytes.clone()));
             let record = Record { bundle: variant.digest, lock: lock.clone() };
             files.push((File::Verified(variant.digest), record.to_bytes()));
-            self.supply.installed(release);
-        }
+            lock
+        });
         let activation = Activation::default().with(bundle, lock);
         files.push((File::Activation, activation.to_bytes()));
         for (file, bytes) in files {

@@ -82,7 +82,7 @@ impl World {
         };
         let at_us = self.us();
         self.trace.record(17, u64::from(variant), print);
-        self.say(|| format!("commit {index}: policy {variant}, release {}, floors {:?}", seen.lock, seen.floors));
+        self.say(|| format!("commit {index}: policy {variant}, lock {}, floors {:?}", seen.lock, seen.floors));
         let known = earlier.is_some() || before == 0 && !self.has_fired(fired::MEDIA_POLICY);
         self.check_replaced(proc, Some(&was).filter(|_| known), &seen);
         self.commits.push(Commit { variant, print, floor, at_us, seen });

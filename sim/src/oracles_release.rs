@@ -12,7 +12,7 @@ use crate::marks::Mark;
 use crate::oracles::{Commit, Oracle};
 use crate::plan::{Goal, NAMES, Order, Wants};
 use crate::policies;
-use crate::releases::{self, ALL, Expect, Release};
+use crate::releases::{self, ALL, Binding, Expect};
 use crate::world::{Checking, Errand, World, fired};
 
 /// Nothing: no policy, no release.
@@ -23,7 +23,7 @@ pub const UNKNOWN: u8 = u8::MAX - 1;
 /// How a verification ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// This release passed.
+    /// The image of this release passed.
     Passed(u8),
     /// This step failed.
     Failed(Step),
@@ -36,11 +36,11 @@ pub enum Verdict {
 pub struct Seen {
     /// The policy in force.
     pub variant: u8,
-    /// The release whose lock it came with.
+    /// The lock that it came with: see `releases.rs`.
     pub lock: u8,
     /// The last known good policy.
     pub lkg: u8,
-    /// The release whose lock that came with.
+    /// The lock that that came with.
     pub lkg_lock: u8,
     /// The floors of `NAMES`.
     pub floors: [Option<u64>; 2],
@@ -55,7 +55,7 @@ pub const EMPTY: Seen =
 /// What a run has verified so far.
 #[derive(Debug, Default)]
 pub(crate) struct Supply {
-    /// Releases that passed on this node, as a set.
+    /// Locks that passed on this node, as a set.
     passed: u64,
     /// The highest sequence of each name that was reported as put in force, since its floor was reset.
     highest: [u64; 2],
@@ -80,13 +80,13 @@ impl Supply {
     }
 
     /// A release was in force before the story begins.
-    pub(crate) fn installed(&mut self, release: &Release) {
-        self.passed |= 1 << release.number;
-        self.highest[0] = release.sequence;
+    pub(crate) fn installed(&mut self, lock: &Binding) {
+        self.passed |= 1 << lock.number;
+        self.highest[0] = lock.sequence;
     }
 
     fn has_passed(&self, number: u8) -> bool {
-        number < releases::COUNT && self.passed >> number & 1 == 1
+        number < 64 && self.passed >> number & 1 == 1
     }
 }
 
@@ -107,8 +107,8 @@ fn lock(slot: &str) -> u8 {
     if slot == "null" {
         return NOTHING;
     }
-    let known = ALL.releases.iter().find(|release| release.slots.iter().any(|known| known == slot));
-    known.map_or(UNKNOWN, |release| release.number)
+    let known = ALL.locks.iter().find(|lock| lock.slots.iter().any(|(_, known)| known == slot));
+    known.map_or(UNKNOWN, |lock| lock.number)
 }
 
 /// Reads `activation.json`; `None` when it is no whole file.
@@ -189,17 +189,18 @@ impl World {
             });
             return Verdict::Source;
         };
-        let found = releases::by_image(&got.image).filter(|release| release.is_genuine());
-        let Some(release) = found else {
+        let release = releases::by_image(&got.image).filter(|release| !release.dates.is_empty());
+        let bound = |lock: &&Binding| lock.genuine && lock.image == got.image && lock.bytes == got.lock_bytes;
+        let (Some(release), Some(lock)) = (release, ALL.locks.iter().find(bound)) else {
             self.fail(Oracle::Unverified, || format!("{got:?} passed, and it is not genuine"));
             return Verdict::Source;
         };
         let number = release.number;
-        let policy = policies::variant(release.variant);
-        let same = got.lock_bytes == release.lock
-            && policy.is_some_and(|policy| policy.bytes == got.bundle_bytes && policy.digest == got.bundle.digest);
-        if !same {
-            self.fail(Oracle::Unverified, || format!("release {number} passed with another lock or policy"));
+        let policy = policies::variant(lock.variant);
+        if policy.is_none_or(|policy| policy.bytes != got.bundle_bytes || policy.digest != got.bundle.digest) {
+            self.fail(Oracle::Unverified, || {
+                format!("release {number} passed with another policy than its lock binds")
+            });
         }
         if let Some(blob) = release.blobs.iter().find(|blob| !checking.source.honest.contains(blob)) {
             self.fail(Oracle::Unverified, || {
@@ -217,9 +218,10 @@ impl World {
                 format!("release {number} passed, signed at {at}, floor {floor}, by the clock {clock:?}")
             });
         }
-        self.supply.passed |= 1 << number;
+        self.supply.passed |= 1 << lock.number;
         if let Some(operator) = self.operator(proc) {
-            operator.checking = Some(Box::new(Checking { passed: Some((number, got.signed_at)), ..checking.clone() }));
+            operator.checking =
+                Some(Box::new(Checking { passed: Some((lock.number, got.signed_at)), ..checking.clone() }));
         }
         Verdict::Passed(number)
     }
@@ -269,7 +271,8 @@ impl World {
                 if source.lied {
                     self.hit(Mark::LieRejected);
                 }
-                let release = releases::release(order.release).filter(|r| r.is_genuine() && !source.lied);
+                let good = |expect| matches!(expect, Expect::Pass | Expect::Either);
+                let release = releases::release(order.release).filter(|r| good(r.expect) && !source.lied);
                 let Some(at) = release.filter(|_| !source.misleads()).and_then(|r| r.dates.iter().max().copied())
                 else {
                     return;
@@ -311,19 +314,19 @@ impl World {
             Errand::Fetch(order) => matches!(order.goal, Goal::Activate(_)),
             Errand::Rollback { below: true } | Errand::ResetFloor { .. } => false,
         };
-        if let Some(release) = releases::release(now.lock).filter(|_| sets && !damaged) {
-            let highest = self.supply.highest.get(usize::from(release.name)).copied().unwrap_or(0);
-            if release.sequence < highest {
-                let (number, sequence) = (release.number, release.sequence);
+        if let Some(lock) = releases::lock(now.lock).filter(|_| sets && !damaged) {
+            let highest = self.supply.highest.get(usize::from(lock.name)).copied().unwrap_or(0);
+            if lock.sequence < highest {
+                let (number, sequence) = (lock.number, lock.sequence);
                 return self.fail(Oracle::BelowFloor, || {
-                    format!("release {number} (sequence {sequence}) is in force after sequence {highest} was")
+                    format!("lock {number} (sequence {sequence}) is in force after sequence {highest} was")
                 });
             }
             if let (Errand::Fetch(order), Some(before)) = (errand, before)
-                && let Some(code) = refusal(release, &order, before)
+                && let Some(code) = refusal(lock, &order, before)
             {
-                let number = release.number;
-                return self.fail(Oracle::Verdict, || format!("release {number} is in force in spite of {code}"));
+                let number = lock.number;
+                return self.fail(Oracle::Verdict, || format!("lock {number} is in force in spite of {code}"));
             }
         }
         if let Errand::ResetFloor { name, time } = errand {
@@ -352,14 +355,14 @@ impl World {
         now: &Seen,
     ) -> Option<String> {
         let lock = now.lock;
-        let release = releases::release(lock);
-        if lock == UNKNOWN || release.is_some_and(|release| !release.is_genuine() || release.variant != now.variant) {
-            return Some(format!("a lock is in force that no release has with this policy: {now:?}"));
+        let known = releases::lock(lock);
+        if lock == UNKNOWN || known.is_some_and(|known| !known.genuine || known.variant != now.variant) {
+            return Some(format!("a lock is in force that nobody signed for this policy: {now:?}"));
         }
         let same = before.is_none_or(|b| (b.variant, b.lock) == (now.variant, now.lock));
         match errand {
             Errand::Fetch(Order { goal: Goal::Activate(_), .. }) => (passed.map(|p| p.0) != Some(lock))
-                .then(|| format!("release {lock} is in force where {passed:?} was verified")),
+                .then(|| format!("lock {lock} is in force where {passed:?} was verified")),
             Errand::Fetch(Order { goal: Goal::Import, .. }) | Errand::ResetFloor { .. } => {
                 (!same).then(|| format!("something else is in force after what changes nothing: {now:?}"))
             }
@@ -380,8 +383,8 @@ impl World {
         match errand {
             Errand::Fetch(_) => times = vec![before.time.max(passed.map(|p| p.1))],
             Errand::Load if now.lock != NOTHING => {
-                let dates = releases::release(now.lock).map_or(&[][..], |release| release.dates.as_slice());
-                times = dates.iter().map(|date| before.time.max(Some(*date))).collect();
+                let slots = releases::lock(now.lock).map_or(&[][..], |lock| lock.slots.as_slice());
+                times = slots.iter().map(|(date, _)| before.time.max(Some(*date))).collect();
             }
             Errand::ResetFloor { name, time } => {
                 if let Some(floor) = floors.get_mut(usize::from(name)) {
@@ -392,15 +395,15 @@ impl World {
             Errand::Load | Errand::Rollback { .. } => {}
         }
         let raises = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
-        if let Some(release) = releases::release(now.lock).filter(|_| raises)
-            && let Some(floor) = floors.get_mut(usize::from(release.name))
+        if let Some(lock) = releases::lock(now.lock).filter(|_| raises)
+            && let Some(floor) = floors.get_mut(usize::from(lock.name))
         {
-            if *floor > Some(release.sequence) {
-                let (number, floor) = (release.number, *floor);
+            if *floor > Some(lock.sequence) {
+                let (number, floor) = (lock.number, *floor);
                 return self
-                    .fail(Oracle::BelowFloor, || format!("release {number} is in force below its floor {floor:?}"));
+                    .fail(Oracle::BelowFloor, || format!("lock {number} is in force below its floor {floor:?}"));
             }
-            *floor = Some(release.sequence);
+            *floor = Some(lock.sequence);
         }
         if floors != now.floors {
             let is = now.floors;
@@ -419,7 +422,7 @@ impl World {
             return;
         }
         let policy = |number| policies::variant(number).map(|v| (File::Bundle(v.digest), v.bytes.as_slice()));
-        let lock = |number| releases::release(number).map(|r| (File::Lock(r.fingerprint), r.lock.as_slice()));
+        let lock = |number| releases::lock(number).map(|lock| (File::Lock(lock.fingerprint), lock.bytes.as_slice()));
         let named = [policy(seen.variant), lock(seen.lock), policy(seen.lkg), lock(seen.lkg_lock)];
         for (at, (file, bytes)) in named.into_iter().enumerate().filter_map(|(at, named)| Some((at, named?))) {
             let oracle = if at % 2 == 0 { Oracle::LoadAtomic } else { Oracle::ReleaseAtomic };
@@ -429,7 +432,7 @@ impl World {
                     let oracle = if seen.lock < UNKNOWN { Oracle::Unverified } else { oracle };
                     self.fail(oracle, || format!("{} has other bytes than were verified or loaded", file.name()));
                 }
-                Some(_) if firm && !self.disk.is_durable(file) => {
+                Some(_) if firm && !self.disk.is_lasting(file) => {
                     self.fail(oracle, || format!("activation.json names {}, which is not durable", file.name()));
                 }
                 Some(_) => {}
@@ -467,13 +470,13 @@ impl World {
             self.supply.time = self.supply.time.max(seen.time);
         }
         let activates = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
-        if let Some(release) = releases::release(seen.lock).filter(|_| activates) {
-            let name = usize::from(release.name);
-            if self.supply.forgotten.get(name).is_some_and(|forgotten| *forgotten > release.sequence) {
+        if let Some(lock) = releases::lock(seen.lock).filter(|_| activates) {
+            let name = usize::from(lock.name);
+            if self.supply.forgotten.get(name).is_some_and(|forgotten| *forgotten > lock.sequence) {
                 self.hit(Mark::BelowAfterReset);
             }
             if let Some(highest) = self.supply.highest.get_mut(name) {
-                *highest = (*highest).max(release.sequence);
+                *highest = (*highest).max(lock.sequence);
             }
         }
     }
@@ -487,7 +490,7 @@ impl World {
             return;
         }
         let Errand::Fetch(order) = errand else { return };
-        let Some(release) = passed.and_then(|p| releases::release(p.0)) else { return };
+        let Some(lock) = passed.and_then(|p| releases::lock(p.0)) else { return };
         let code = why.split(':').next().unwrap_or("");
         let mark = match code {
             "rollback" if order.lies.has("stale") => Some(Mark::StaleTagRefused),
@@ -509,20 +512,20 @@ impl World {
             let why = why.to_owned();
             return self.fail(Oracle::Verdict, || format!("a verified release was not stored, without cause: {why}"));
         };
-        let reasons = reasons(release, &order, wants, &seen);
-        let policy = policies::variant(release.variant).map_or(0, |policy| policy.sequence);
+        let reasons = reasons(lock, &order, wants, &seen);
+        let policy = policies::variant(lock.variant).map_or(0, |policy| policy.sequence);
         let barred = reasons.is_empty() && policy < policy_floor && why.contains("below its floor");
         if !barred && !reasons.contains(&code) {
-            let (number, why) = (release.number, why.to_owned());
+            let (number, why) = (lock.number, why.to_owned());
             self.fail(Oracle::Verdict, || {
-                format!("release {number} was verified and refused, and only {reasons:?} would be a reason: {why}")
+                format!("lock {number} was verified and refused, and only {reasons:?} would be a reason: {why}")
             });
         }
     }
 }
 
-/// The codes by which this release may be refused where `activation.json` said this.
-fn reasons(release: &Release, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'static str> {
+/// The codes by which this lock may be refused where `activation.json` said this.
+fn reasons(lock: &Binding, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'static str> {
     let mut codes = Vec::new();
     let pinned = |at: usize| seen.floors.get(at).is_some_and(Option::is_some);
     let configured = match wants {
@@ -530,15 +533,15 @@ fn reasons(release: &Release, order: &Order, wants: Wants, seen: &Seen) -> Vec<&
         Wants::Other => Some(1),
         Wants::Anything | Wants::Stable | Wants::Beta | Wants::Announced | Wants::Unannounced => None,
     };
-    let other = usize::from(1 - release.name.min(1));
-    if configured.map_or(pinned(other), |name: u8| name != release.name) {
+    let other = usize::from(1 - lock.name.min(1));
+    if configured.map_or(pinned(other), |name: u8| name != lock.name) {
         codes.push("wrong_name");
     }
-    if seen.floors.get(usize::from(release.name)).copied().flatten() > Some(release.sequence) {
+    if seen.floors.get(usize::from(lock.name)).copied().flatten() > Some(lock.sequence) {
         codes.push("rollback");
     }
-    let announced = releases::release(order.release).map(|r| r.fingerprint);
-    if wants == Wants::Unannounced || wants == Wants::Announced && announced != Some(release.fingerprint) {
+    let other = announced(order.release).is_some_and(|announced| announced != lock.fingerprint);
+    if wants == Wants::Unannounced || wants == Wants::Announced && other {
         codes.push("wrong_fingerprint");
     }
     let channel = match wants {
@@ -546,19 +549,24 @@ fn reasons(release: &Release, order: &Order, wants: Wants, seen: &Seen) -> Vec<&
         Wants::Beta => "beta",
         Wants::Anything | Wants::Agent | Wants::Other | Wants::Announced | Wants::Unannounced => "",
     };
-    if !channel.is_empty() && !release.channels.is_empty() && !release.channels.contains(&channel) {
+    if !channel.is_empty() && !lock.channels.is_empty() && !lock.channels.contains(&channel) {
         codes.push("wrong_channel");
     }
     codes
 }
 
-/// The code by which this release must be refused, if one is sure. Which of two names a node is pinned to is not said here.
-fn refusal(release: &Release, order: &Order, seen: &Seen) -> Option<&'static str> {
+/// The code by which this lock must be refused, if one is sure. Which of two names a node is pinned to is not said here.
+fn refusal(lock: &Binding, order: &Order, seen: &Seen) -> Option<&'static str> {
     let Goal::Activate(wants) = order.goal else { return None };
-    let own = seen.floors.get(usize::from(release.name)).copied().flatten();
+    let own = seen.floors.get(usize::from(lock.name)).copied().flatten();
     let configured = matches!(wants, Wants::Agent | Wants::Other);
     let sure = |code: &&str| *code != "wrong_name" || configured || own.is_none();
-    reasons(release, order, wants, seen).into_iter().find(sure)
+    reasons(lock, order, wants, seen).into_iter().find(sure)
+}
+
+/// The fingerprint that is announced of a release.
+pub(crate) fn announced(release: u8) -> Option<Hash32> {
+    releases::lock(releases::release(release)?.lock?).map(|lock| lock.fingerprint)
 }
 
 #[cfg(test)]
@@ -567,15 +575,15 @@ mod tests {
 
     #[test]
     fn the_file_is_read_by_its_documented_form() {
-        let (release, policy) = (&ALL.releases[2], &policies::ALL[2]);
+        let (lock, policy) = (&ALL.locks[2], &policies::ALL[2]);
         let bundle = format!("{{\"bundle\":\"sha256:{}\",\"name\":\"policy\"", policy.digest);
         let text = format!(
             "{{\"current\":{bundle}}},\"lkg\":{bundle},\"lock\":{0}}},\"lock\":{0},\"floors\":{{\"agent\":5,\"policy/policy\":6}},\"time_floor\":\"{1}\"}}\n",
-            release.slots[0], release.dates[0]
+            lock.slots[0].1, lock.slots[0].0
         );
         let seen = read(text.as_bytes()).unwrap();
         let want =
-            Seen { variant: 2, lock: 2, lkg: 2, lkg_lock: 2, floors: [Some(5), None], time: Some(release.dates[0]) };
+            Seen { variant: 2, lock: 2, lkg: 2, lkg_lock: 2, floors: [Some(5), None], time: Some(lock.slots[0].0) };
         assert_eq!(seen, want);
         assert_eq!(
             read(b"{\"current\":null,\"lkg\":null,\"lock\":null,\"floors\":{},\"time_floor\":null}\n"),

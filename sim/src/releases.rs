@@ -68,6 +68,13 @@ struct Recipe {
     expect: Expect,
 }
 
+impl Recipe {
+    /// The policy that the lock binds.
+    fn bound(&self) -> u8 {
+        if self.flaw == Flaw::OtherBundle { 0 } else { self.variant }
+    }
+}
+
 const PLAIN: Recipe = Recipe {
     name: 0,
     sequence: 9,
@@ -161,40 +168,43 @@ pub struct Release {
     pub image: Descriptor,
     /// What of the image goes through on this node's platform.
     pub blobs: Vec<Digest>,
-    /// Which of `NAMES` its lock has.
-    pub name: u8,
-    /// The lock's sequence.
-    pub sequence: u64,
-    /// The lock's channels.
-    pub channels: &'static [&'static str],
-    /// Which policy the lock binds: see `policies.rs`.
-    pub variant: u8,
-    /// The lock's bytes.
-    pub lock: Vec<u8>,
-    /// The lock's fingerprint.
-    pub fingerprint: Hash32,
-    /// Dates of the image's trusted signatures.
+    /// Dates of the image's trusted signatures; without any it is not genuine.
     pub dates: Vec<Wall>,
-    /// What `activation.json` has to say of its lock, for each date.
-    pub slots: Vec<String>,
+    /// The number of the lock that was pushed with it.
+    pub lock: Option<u8>,
     /// What the four steps make of it.
     pub expect: Expect,
     /// Several signatures by a key that nobody knows stand beside the good one.
     pub crowded: bool,
     /// The image is an index.
     pub index: bool,
-    /// How it is signed.
-    pub layout: Layout,
     /// What of it is attached and listed: lock and policy bundle.
     pub attached: [Option<Descriptor>; 2],
 }
 
-impl Release {
-    /// Whether all of it is as it was made, and signed by a trusted key.
-    #[must_use]
-    pub const fn is_genuine(&self) -> bool {
-        matches!(self.expect, Expect::Pass | Expect::Either)
-    }
+/// A lock and what is true of it. Whatever image and bundle it binds belong to it, wherever they were pushed.
+#[derive(Debug)]
+pub struct Binding {
+    /// Its number.
+    pub number: u8,
+    /// Which of `NAMES` it has.
+    pub name: u8,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its channels.
+    pub channels: &'static [&'static str],
+    /// Which policy it binds: see `policies.rs`.
+    pub variant: u8,
+    /// The image that it binds.
+    pub image: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its fingerprint.
+    pub fingerprint: Hash32,
+    /// It is signed by a trusted key, says what its fingerprint says, and admits this runtime, as its bundle does.
+    pub genuine: bool,
+    /// What `activation.json` has to say of it, for each date of its image.
+    pub slots: Vec<(Wall, String)>,
 }
 
 /// Where all of them lie.
@@ -204,6 +214,8 @@ pub struct Catalogue {
     pub registry: Registry,
     /// The releases, by number.
     pub releases: Vec<Release>,
+    /// The locks, by number.
+    pub locks: Vec<Binding>,
 }
 
 /// All of them.
@@ -213,6 +225,11 @@ pub static ALL: LazyLock<Catalogue> = LazyLock::new(|| {
         let release = build(&mut all, number, *recipe)
             .unwrap_or_else(|| panic!("release {number} of the simulation can be built: {recipe:?}"));
         all.releases.push(release);
+    }
+    for lock in &mut all.locks {
+        let release = all.releases.iter().find(|release| release.image.digest == lock.image);
+        let dates = release.map_or(&[][..], |release| release.dates.as_slice());
+        lock.slots = dates.iter().map(|at| (*at, slot(lock, *at))).collect();
     }
     all
 });
@@ -227,6 +244,12 @@ pub const COUNT: u8 = {
 #[must_use]
 pub fn release(number: u8) -> Option<&'static Release> {
     ALL.releases.get(usize::from(number))
+}
+
+/// The lock of this number.
+#[must_use]
+pub fn lock(number: u8) -> Option<&'static Binding> {
+    ALL.locks.get(usize::from(number))
 }
 
 /// The release whose image this is.
@@ -263,68 +286,106 @@ fn image(all: &mut Catalogue, number: u8, recipe: &Recipe) -> (Descriptor, Vec<D
     (all.registry.manifest(Part::Image, media::IMAGE_INDEX, &index.to_bytes()), blobs)
 }
 
+/// What `activation.json` says of a lock whose image was signed at that time.
+fn slot(lock: &Binding, at: Wall) -> String {
+    let text = String::from_utf8_lossy(&lock.bytes);
+    let version = text.split_once("\"version\": \"").and_then(|rest| rest.1.split('"').next()).unwrap_or("");
+    format!(
+        "{{\"fingerprint\":\"blake3:{}\",\"name\":\"{}\",\"version\":\"{version}\",\"sequence\":{},\"image\":\"{}\",\"signed_at\":\"{at}\"}}",
+        lock.fingerprint,
+        NAMES.get(usize::from(lock.name)).copied().unwrap_or(""),
+        lock.sequence,
+        lock.image
+    )
+}
+
+fn text_of(at: Wall) -> String {
+    let mut text = String::new();
+    at.write_rfc3339(&mut text);
+    text
+}
+
+fn draft(recipe: &Recipe, number: u8, sequence: u64, image: Digest) -> Option<Draft> {
+    let tag = format!("r{number}");
+    let policy = policies::variant(recipe.bound())?;
+    let version = if recipe.flaw == Flaw::LockVersion { "7.7.7".to_owned() } else { format!("1.{}.0", policy.number) };
+    let runtime = if recipe.flaw == Flaw::LockRuntime { ">=99.0.0" } else { ">=1.0.0 <2.0.0" };
+    Some(Draft {
+        name: NAMES.get(usize::from(recipe.name)).copied()?.to_owned(),
+        version: Version::parse(&format!("1.0.{number}")).ok()?,
+        sequence,
+        channels: recipe.channels.iter().map(|channel| (*channel).to_owned()).collect(),
+        agent_artifact: AgentArtifact { reference: format!("registry.sim/agent:{tag}"), digest: image },
+        policy_bundle: PolicyBundle {
+            reference: format!("registry.sim/agent:{tag}-policy"),
+            digest: Digest::of(&policy.bytes),
+            version: Version::parse(&version).ok()?,
+        },
+        runtime: Runtime::parse(runtime).ok()?,
+        inputs: Inputs::default(),
+    })
+}
+
+/// Attaches a lock to an image and signs it.
+fn attach_lock(
+    all: &mut Catalogue,
+    number: u8,
+    recipe: &Recipe,
+    image: &Descriptor,
+    sequence: u64,
+) -> Option<(u8, Descriptor)> {
+    let flaw = recipe.flaw;
+    let bound = if flaw == Flaw::OtherImage { all.releases.first()?.image.digest } else { image.digest };
+    let lock = Lock::new(draft(recipe, number, sequence, bound)?).ok()?;
+    let mut bytes = lock.to_bytes();
+    if flaw == Flaw::Fingerprint {
+        // Signed as it is, and says something else than its fingerprint.
+        let text = String::from_utf8(bytes).ok()?;
+        bytes = text.replace(&format!("1.0.{number}"), "1.0.999").into_bytes();
+    }
+    let kept = all.registry.attach(Part::Lock, media::LOCK, &bytes, image, &format!("r{number}-lock"));
+    let date = text_of(if flaw == Flaw::LockOld { day(-800) } else { day(recipe.day) });
+    if flaw != Flaw::LockUnsigned {
+        all.registry.sign(&kept, recipe.layout, recipe.key, Some(&date));
+    }
+    let wrong = [Flaw::LockUnsigned, Flaw::LockOld, Flaw::Fingerprint, Flaw::LockVersion, Flaw::LockRuntime];
+    let usable = policies::variant(recipe.bound()).is_some_and(|policy| policy.opened.is_ok());
+    let at = u8::try_from(all.locks.len()).ok()?;
+    all.locks.push(Binding {
+        number: at,
+        name: recipe.name,
+        sequence,
+        channels: recipe.channels,
+        variant: recipe.bound(),
+        image: bound,
+        fingerprint: lock.fingerprint,
+        genuine: !wrong.contains(&flaw) && usable && recipe.bound() != policies::INCOMPATIBLE,
+        bytes,
+        slots: Vec::new(),
+    });
+    Some((at, kept))
+}
+
 fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
     let (image, blobs) = image(all, number, &recipe);
     let tag = format!("r{number}");
     all.registry.tags.insert(tag.clone(), image.digest);
     let policy = policies::variant(recipe.variant)?;
     let flaw = recipe.flaw;
-
-    let bound_image = if flaw == Flaw::OtherImage { all.releases.first()?.image.digest } else { image.digest };
-    let bound = if flaw == Flaw::OtherBundle { policies::variant(0)? } else { policy };
-    let draft = |sequence: u64| -> Option<Draft> {
-        Some(Draft {
-            name: NAMES.get(usize::from(recipe.name)).copied()?.to_owned(),
-            version: Version::parse(&format!("1.0.{number}")).ok()?,
-            sequence,
-            channels: recipe.channels.iter().map(|channel| (*channel).to_owned()).collect(),
-            agent_artifact: AgentArtifact { reference: format!("registry.sim/agent:{tag}"), digest: bound_image },
-            policy_bundle: PolicyBundle {
-                reference: format!("registry.sim/agent:{tag}-policy"),
-                digest: Digest::of(&bound.bytes),
-                version: if flaw == Flaw::LockVersion {
-                    Version::parse("7.7.7").ok()?
-                } else {
-                    Version::parse(&format!("1.{}.0", bound.number)).ok()?
-                },
-            },
-            runtime: Runtime::parse(if flaw == Flaw::LockRuntime { ">=99.0.0" } else { ">=1.0.0 <2.0.0" }).ok()?,
-            inputs: Inputs::default(),
-        })
-    };
-    let lock = Lock::new(draft(recipe.sequence)?).ok()?;
-    let mut lock_bytes = lock.to_bytes();
-    if flaw == Flaw::Fingerprint {
-        // Signed as it is, and says something else than its fingerprint.
-        let text = String::from_utf8(lock_bytes).ok()?;
-        lock_bytes = text.replace(&format!("1.0.{number}"), "1.0.999").into_bytes();
-    }
-
-    let date = |day: Wall| {
-        let mut text = String::new();
-        day.write_rfc3339(&mut text);
-        text
-    };
     let (new, old) = (day(recipe.day), day(-800));
-    let signed = if flaw == Flaw::BadDate { "yesterday".to_owned() } else { date(new) };
+    let signed = if flaw == Flaw::BadDate { "yesterday".to_owned() } else { text_of(new) };
     let signed = Some(signed).filter(|_| flaw != Flaw::Undated);
     sign_image(&mut all.registry, &image, &recipe, signed.as_deref());
 
     let mut attached = [None, None];
+    let mut lock = None;
     if flaw != Flaw::NoLock {
-        let kept = all.registry.attach(Part::Lock, media::LOCK, &lock_bytes, &image, &format!("{tag}-lock"));
-        let old = date(old);
-        let date = if flaw == Flaw::LockOld { Some(old.as_str()) } else { signed.as_deref() };
-        if flaw != Flaw::LockUnsigned {
-            all.registry.sign(&kept, recipe.layout, recipe.key, date);
-        }
-        attached[0] = Some(kept);
+        let (number, kept) = attach_lock(all, number, &recipe, &image, recipe.sequence)?;
+        (lock, attached[0]) = (Some(number), Some(kept));
     }
     if flaw == Flaw::OlderLock {
         // An older lock of the same image, signed as well; the newer one counts.
-        let older = Lock::new(draft(recipe.sequence - 1)?).ok()?;
-        let kept = all.registry.attach(Part::Lock, media::LOCK, &older.to_bytes(), &image, &format!("{tag}-lock"));
-        all.registry.sign(&kept, recipe.layout, recipe.key, signed.as_deref());
+        attach_lock(all, number, &recipe, &image, recipe.sequence - 1)?;
     }
     if flaw != Flaw::NoPolicy {
         let tag = format!("{tag}-policy");
@@ -344,28 +405,15 @@ fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
     } else {
         vec![new]
     };
-    let slot = |at: &Wall| {
-        format!(
-            "{{\"fingerprint\":\"blake3:{}\",\"name\":\"{}\",\"version\":\"{}\",\"sequence\":{},\"image\":\"{}\",\"signed_at\":\"{at}\"}}",
-            lock.fingerprint, lock.name, lock.version, lock.sequence, image.digest
-        )
-    };
     Some(Release {
         number,
         reference: Reference::parse(&format!("registry.sim/agent:{tag}")).ok()?,
         blobs,
-        name: recipe.name,
-        sequence: recipe.sequence,
-        channels: recipe.channels,
-        variant: recipe.variant,
-        fingerprint: lock.fingerprint,
-        slots: dates.iter().map(slot).collect(),
         dates,
+        lock,
         expect: recipe.expect,
         crowded: matches!(flaw, Flaw::ManyLayers | Flaw::ManyBundles),
         index: recipe.index,
-        layout: recipe.layout,
-        lock: lock_bytes,
         attached,
         image,
     })
@@ -452,7 +500,8 @@ mod tests {
             assert_eq!((flaw(number), RECIPES[usize::from(number)].expect), (Flaw::None, Expect::Pass));
         }
         for (number, release) in (0..5u8).zip(&ALL.releases) {
-            assert_eq!((release.variant, release.name), (number, 0), "the first releases are those of the policies");
+            let lock = &ALL.locks[usize::from(release.lock.unwrap())];
+            assert_eq!((lock.variant, lock.name), (number, 0), "the first releases are those of the policies");
         }
         let newest = ALL.releases.iter().flat_map(|release| &release.dates).max();
         assert_eq!(newest, ALL.releases[usize::from(FUTURE)].dates.first());

@@ -7,6 +7,7 @@ use machines::machine::{Effect, Event, Machine as _, Outbox};
 use machines::verify::{self, Ask, Failed, Options, Outcome, Output, Passed, Release, SourceFault, Verified, Verify};
 use machines::work::{Got, Tag};
 
+use crate::oracles_release::announced;
 use crate::plan::{Goal, NAMES, Order, Wants};
 use crate::registry::{self, day};
 use crate::releases::{self, ALL};
@@ -181,14 +182,13 @@ impl World {
 /// What a release has to be besides, as the machine is told it.
 fn terms(wants: Wants, release: u8) -> Terms {
     let name = |at: usize| NAMES.get(at).map(|name| (*name).to_owned());
-    let announced = releases::release(release).map(|release| release.fingerprint);
     match wants {
         Wants::Anything => Terms::default(),
         Wants::Agent => Terms { name: name(0), ..Terms::default() },
         Wants::Other => Terms { name: name(1), ..Terms::default() },
         Wants::Stable => Terms { channel: Some("stable".to_owned()), ..Terms::default() },
         Wants::Beta => Terms { channel: Some("beta".to_owned()), ..Terms::default() },
-        Wants::Announced => Terms { fingerprint: announced, ..Terms::default() },
+        Wants::Announced => Terms { fingerprint: announced(release), ..Terms::default() },
         Wants::Unannounced => Terms { fingerprint: Some(Hash32([7; 32])), ..Terms::default() },
     }
 }

@@ -9,7 +9,8 @@ use super::Findings;
 use crate::tree;
 
 /// What `machines` may be built from: pure crates that work without `std`.
-const PURE: [&str; 9] = ["base64ct", "blake3", "sha2", "serde", "serde_json", "semver", "miniz_oxide", "memchr", "thiserror"];
+const PURE: [&str; 9] =
+    ["base64ct", "blake3", "sha2", "serde", "serde_json", "semver", "miniz_oxide", "memchr", "thiserror"];
 
 /// One package of the workspace.
 pub(super) struct Member {

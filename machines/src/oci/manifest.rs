@@ -213,7 +213,11 @@ fn common(
 
 fn list(value: &Value, field: &str, most: usize) -> Result<Vec<Descriptor>, Refusal> {
     let bad = |must| Refusal::Field { what: "manifest", field: field.into(), must };
-    let items = value.get(field).and_then(Value::as_array).ok_or_else(|| bad("a list of descriptors"))?;
+    let items = match value.get(field) {
+        // What a registry that is written in Go says when nothing refers to an image.
+        Some(Value::Null) if field == "manifests" => &[],
+        items => items.and_then(Value::as_array).ok_or_else(|| bad("a list of descriptors"))?,
+    };
     if items.len() > most {
         return Err(bad("at most 256 layers, or 1024 manifests, long"));
     }

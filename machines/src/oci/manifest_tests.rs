@@ -68,6 +68,10 @@ fn what_is_incomplete_ambiguous_or_too_much_is_refused_with_the_field() {
         refused(&format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":[],\"annotations\":{{\"a\":1}}}}"))
             .contains("annotations")
     );
+    // An empty list as some registries write it; an image without layers is another matter.
+    let empty = Manifest::parse(b"{\"schemaVersion\":2,\"manifests\":null}", Some(media::IMAGE_INDEX)).unwrap();
+    assert!(matches!(empty, Manifest::Index(index) if index.manifests.is_empty()));
+    assert!(refused(&format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":null}}")).contains("layers"));
     // Fields that we do not know are the specification's to add.
     assert!(
         Manifest::parse(format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":[],\"new\":1}}").as_bytes(), None)

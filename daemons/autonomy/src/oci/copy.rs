@@ -1,12 +1,11 @@
 //! `autonomy oci pull`, `oci copy` and `bundle create`: an image with all that is attached to it, from place to place.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use io_artifacts::copy::{self, Copied, Progress};
-use io_artifacts::source::Transport;
+use io_artifacts::source::{Archive, Transport};
 use machines::json::Value;
 use machines::oci::{Digest, MAX_MANIFEST, Place, Reference, Target, media, tags};
 use machines::verify::MAX_REFERRERS;
@@ -66,9 +65,13 @@ async fn transfer(image: &Reference, to: &Reference, access: &Access) -> Result<
 }
 
 async fn copy_to(from: &Transport, at: &Target, to: &Reference, access: &Access) -> Result<Copied, Failure> {
-    let there = create(to, access).await?;
+    run(from, at, &create(to, access).await?, &to.target).await
+}
+
+/// Copies, with a bar for a person at a terminal.
+async fn run(from: &Transport, at: &Target, to: &Transport, name: &Target) -> Result<Copied, Failure> {
     let bar = Arc::new(Bar::new());
-    let copied = copy::copy(from, at, &there, &to.target, Arc::clone(&bar) as Arc<dyn Progress>).await;
+    let copied = copy::copy(from, at, to, name, Arc::clone(&bar) as Arc<dyn Progress>).await;
     bar.0.finish_and_clear();
     Ok(copied?)
 }
@@ -95,12 +98,8 @@ pub fn create_bundle(args: &cli::BundleCreate, output: Output) -> Ended {
         let resolved = resolve(&from, &args.image.target).await?;
         whole(&from, &args.image, &resolved).await?;
         let at = named(&from, &args.image, &resolved).await?;
-        let draft = Draft::beside(&args.out)?;
-        let place = Place::Archive(draft.0.display().to_string());
-        let to = destination(&at, &Reference { place, target: Target::Only });
-        let copied = copy_to(&from, &at, &to, &args.access).await?;
-        draft.named(&args.out)?;
-        Ok(copied)
+        let to = if let Target::Tag(_) = &at { at.clone() } else { Target::Only };
+        run(&from, &at, &Transport::Archive(Archive::anew(&args.out)), &to).await
     })?;
     let digest = copied.digest.map(|digest| digest.to_string()).unwrap_or_default();
     let text = format!(
@@ -148,32 +147,6 @@ async fn is_signed(from: &Transport, digest: &Digest) -> Result<bool, Failure> {
         Err(fault) => return Err(fault.into()),
     }
     Ok(!from.referrers(digest, Some(media::SIGSTORE_BUNDLE), MAX_REFERRERS).await?.is_empty())
-}
-
-/// An archive that is being made beside the one whose place it takes. It goes away with the value.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn beside(out: &Path) -> Result<Self, Failure> {
-        let name = out.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| Failure::usage(format!("{}: is no name of a file", out.display())))?;
-        Ok(Self(out.with_file_name(format!(".{name}.new-{}", std::process::id()))))
-    }
-
-    /// Gives it its name, durably.
-    fn named(self, out: &Path) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::refused(format!("{}: {error}", out.display()));
-        std::fs::rename(&self.0, out).map_err(failed)?;
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // It has its name already, or nothing was made.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// How far a copy is, for a person at a terminal.

@@ -250,7 +250,6 @@ fn s01_s03_the_signature_tampered_with() {
         ("swapped with another release's", 1, "it is a signature of sha256:", |case| {
             let (image, other) = (case.tagged("v1"), case.tagged("v2"));
             case.unsign(&image);
-            case.retag(&tags::signature(&other), &tags::signature(&other));
             case.edit(|entries| {
                 let mut moved =
                     entries.iter().find(|entry| tag_of(entry) == Some(&tags::signature(&other))).unwrap().clone();
@@ -361,6 +360,74 @@ fn s20_a_release_for_other_runtimes_fails_at_step_4() {
     done(&["oci", "attach-lock", "--image", &image, "--lock", &file]);
     case.sign(&case.tagged("v1-lock"), "ours.key", &[]);
     refused("another runtime", &case, 4, "the lock wants a runtime >=9.0.0");
+}
+
+/// An archive in which something is wrong with an entry, put before the others.
+fn hostile(case: &Case, name: &str, change: impl FnOnce(&mut ::tar::Header)) -> String {
+    let archive = case.archive();
+    let good = std::fs::read(&archive).unwrap();
+    let mut header = ::tar::Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_mode(0o644);
+    header.set_size(0);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_entry_type(::tar::EntryType::Regular);
+    change(&mut header);
+    header.set_cksum();
+    std::fs::write(&archive, [header.as_bytes(), good.as_slice()].concat()).unwrap();
+    archive
+}
+
+#[test]
+fn f01_f04_f05_f06_a_hostile_archive_is_refused_before_anything_is_written() {
+    let shop = Workshop::shared();
+    let link = |header: &mut ::tar::Header, kind| {
+        header.set_entry_type(kind);
+        header.as_mut_bytes()[157..168].copy_from_slice(b"/etc/passwd");
+    };
+    type Change = Box<dyn Fn(&mut ::tar::Header)>;
+    let rows: Vec<(&str, Change)> = vec![
+        ("../escape", Box::new(|_| {})),
+        ("/etc/escape", Box::new(|_| {})),
+        ("blobs/sha256/../../escape", Box::new(|_| {})),
+        ("index.json", Box::new(|_| {})),
+        ("INDEX.JSON", Box::new(|_| {})),
+        ("blobs/sha256/link", Box::new(move |header| link(header, ::tar::EntryType::Symlink))),
+        ("blobs/sha256/link", Box::new(move |header| link(header, ::tar::EntryType::Link))),
+        ("blobs/sha256/device", Box::new(|header| header.set_entry_type(::tar::EntryType::Char))),
+        ("blobs/sha256/pipe", Box::new(|header| header.set_entry_type(::tar::EntryType::Fifo))),
+        ("PaxHeaders/x", Box::new(|header| header.set_entry_type(::tar::EntryType::XHeader))),
+        ("././@LongLink", Box::new(|header| header.set_entry_type(::tar::EntryType::GNULongName))),
+        ("blobs/sha256/sparse", Box::new(|header| header.set_entry_type(::tar::EntryType::GNUSparse))),
+        ("blobs/sha256/bomb", Box::new(|header| header.set_size((1 << 33) - 1))),
+    ];
+    let good = Case::new();
+    let untouched = shop.import(&good.archive(), &Node::bare(), &["--activate"]);
+    assert!(untouched.status.success(), "{}", stderr(&untouched));
+    let node = Node::demo();
+    for (name, change) in rows {
+        let case = Case::new();
+        let archive = hostile(&case, name, change);
+        let around = (tree(node.root.path()), tree(case.dir.path()));
+        for args in [
+            vec!["bundle", "inspect", &archive],
+            vec!["oci", "copy", &format!("oci-archive:{archive}"), &format!("oci:{archive}.out")],
+        ] {
+            let output = finish(&args);
+            assert_eq!(output.status.code(), Some(1), "{name}: {args:?}: {}{}", stdout(&output), stderr(&output));
+        }
+        let imported = shop.import(&archive, &node, &["--activate"]);
+        assert_eq!(
+            (imported.status.code(), stdout(&imported).as_str()),
+            (Some(1), ""),
+            "{name}: {}",
+            stderr(&imported)
+        );
+        assert!(stderr(&imported).contains("site.tar"), "{name}: it names the file: {}", stderr(&imported));
+        assert_eq!((tree(node.root.path()), tree(case.dir.path())), around, "{name}: something was written");
+    }
 }
 
 #[test]

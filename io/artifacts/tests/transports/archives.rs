@@ -124,6 +124,13 @@ async fn an_archive_is_added_to_by_one_rename() {
     a.finish().await.unwrap();
     assert!(b.finish().await.unwrap_err().to_string().contains("somebody else"));
     drop((a, b));
+    // Begun anew, it takes the place of what lies there.
+    let anew = Archive::anew(&folder.path().join("a.tar"));
+    let blob = Descriptor::of(media::OCTET_STREAM, b"anew");
+    anew.put_blob(&blob, &io_artifacts::blob::Blob::from_bytes(b"anew".to_vec())).unwrap();
+    anew.finish().unwrap();
+    assert!(anew.has_blob(&blob).unwrap() && anew.tags().unwrap().is_empty());
+    assert!(open(&place).await.tags(4).await.unwrap().is_empty());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 

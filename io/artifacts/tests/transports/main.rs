@@ -5,6 +5,7 @@ mod blobs;
 mod copies;
 mod images;
 mod layouts;
+mod oci_client;
 mod pushes;
 mod registries;
 mod scripted;

@@ -193,9 +193,7 @@ async fn silence_is_not_waited_for_for_ever() {
         }
     })
     .await;
-    let begin = Instant::now();
     assert!(server.open().await.bytes(&blob(), 1 << 20).await.unwrap() == content());
-    assert!(begin.elapsed() < Duration::from_secs(5));
     let hung = Server::start(|_| answer(200, "").body(Body::Silent(b"x".to_vec()))).await;
     let fault = hung.open().await.manifest(&tag("v1"), MAX_MANIFEST).await.unwrap_err();
     assert!(fault.to_string().contains("silent"), "{fault}");

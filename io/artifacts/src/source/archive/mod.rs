@@ -42,6 +42,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     base: Option<Arc<Base>>,
+    /// Device and inode of what lay there when it was opened or written last.
+    seen: Option<(u64, u64)>,
     index: Index,
     staging: Option<Staging>,
 }
@@ -51,8 +53,6 @@ struct State {
 struct Base {
     file: Arc<File>,
     blobs: BTreeMap<Digest, Part>,
-    /// Device and inode.
-    identity: (u64, u64),
 }
 
 /// Where a blob lies in the file.
@@ -84,8 +84,14 @@ impl Archive {
         let read = |part: Part, max| Blob::part(Arc::clone(&file), part.offset, part.size, &place).read(max);
         local::check_marker(&place, &read(marker, local::MAX_MARKER)?)?;
         let index = local::read_index(&place, &read(index, u64::from(MAX_MANIFEST))?)?;
-        let base = Base { file, blobs, identity: (meta.dev(), meta.ino()) };
-        Ok(Self::over(path, place, Some(Arc::new(base)), index))
+        let base = Arc::new(Base { file, blobs });
+        Ok(Self::over(path, place, (Some(base), Some((meta.dev(), meta.ino()))), index))
+    }
+
+    /// Begins an archive that takes the place of whatever lies there; nothing changes before [`Archive::finish`].
+    #[must_use]
+    pub fn anew(path: &Path) -> Self {
+        Self::over(path, place(path), (None, lies_there(path)), Index::new(media::IMAGE_INDEX.into(), Vec::new()))
     }
 
     /// Opens an archive to write to it, or begins one where there is none. Nothing is there before [`Archive::finish`].
@@ -94,16 +100,13 @@ impl Archive {
     /// As for [`Archive::open`].
     pub fn create(path: &Path) -> Result<Self, Fault> {
         match Self::open(path) {
-            Err(fault) if fault.is_not_found() => {
-                let empty = Index::new(media::IMAGE_INDEX.into(), Vec::new());
-                Ok(Self::over(path, place(path), None, empty))
-            }
+            Err(fault) if fault.is_not_found() => Ok(Self::anew(path)),
             other => other,
         }
     }
 
-    fn over(path: &Path, place: String, base: Option<Arc<Base>>, index: Index) -> Self {
-        let state = Mutex::new(State { base, index, staging: None });
+    fn over(path: &Path, place: String, there: (Option<Arc<Base>>, Option<(u64, u64)>), index: Index) -> Self {
+        let state = Mutex::new(State { base: there.0, seen: there.1, index, staging: None });
         Self { inner: Arc::new(Inner { place, path: path.to_owned(), state }) }
     }
 
@@ -195,7 +198,12 @@ impl Archive {
         let mut index = state.index.clone();
         index.manifests.sort_by(|a, b| (local::tag_of(a), a.digest).cmp(&(local::tag_of(b), b.digest)));
         let mut blobs = BTreeMap::new();
-        self.unchanged(state.base.as_deref())?;
+        if lies_there(&self.inner.path) != state.seen {
+            return Err(Fault::refused(
+                self.place(),
+                "somebody else wrote it meanwhile; nothing was written, try again",
+            ));
+        }
         if let Some(base) = &state.base {
             for (digest, part) in &base.blobs {
                 blobs.insert(*digest, base.blob(*part, self.place()));
@@ -207,18 +215,9 @@ impl Archive {
         write::write(&self.inner.path, &index.to_bytes(), &blobs)?;
         let written = Self::open(&self.inner.path)?;
         let mut written = written.state();
-        state.base = written.base.take();
+        (state.base, state.seen) = (written.base.take(), written.seen);
         state.index = index;
         Ok(())
-    }
-
-    /// Nobody else wrote the archive since it was opened.
-    fn unchanged(&self, base: Option<&Base>) -> Result<(), Fault> {
-        let now = std::fs::metadata(&self.inner.path).map(|meta| (meta.dev(), meta.ino())).ok();
-        if now == base.map(|base| base.identity) {
-            return Ok(());
-        }
-        Err(Fault::refused(self.place(), "somebody else wrote it meanwhile; nothing was written, try again"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -265,4 +264,9 @@ impl Local for Archive {
 
 fn place(path: &Path) -> String {
     format!("oci-archive:{}", path.display())
+}
+
+/// Device and inode of what a path leads to now.
+fn lies_there(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok()
 }
