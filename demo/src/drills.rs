@@ -54,7 +54,7 @@ pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, only: O
     }
     if wanted(4) {
         shell.act("Drill 4: every part of a release is changed, removed, swapped, resigned, outdated");
-        drill4::run(shell, policies, &mut rows)?;
+        drill4::run(shell, autonomy, policies, &mut rows)?;
     }
     let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
     println!("\ndrills");

@@ -21,6 +21,7 @@ pub mod oracles;
 mod oracles_drain;
 mod oracles_policy;
 pub mod oracles_release;
+mod oracles_verdict;
 mod past;
 pub mod plan;
 mod plan_text;

@@ -71,7 +71,7 @@ impl World {
                 Effect::Disk(tag, _) => panic!("a verification has no disk: {tag:?}"),
                 Effect::Net(tag, _) => panic!("a verification asks by work alone: {tag:?}"),
                 Effect::Output(Output::Step(step, outcome)) => self.step_ended(proc, step, &outcome),
-                Effect::Output(Output::End(result)) => self.verified(proc, result),
+                Effect::Output(Output::End(result)) => self.verified(proc, *result),
                 Effect::Note(_) => continue,
                 Effect::Halt(halt) => panic!("a verification halts: {}", halt.message),
             }

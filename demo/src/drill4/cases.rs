@@ -105,9 +105,7 @@ pub const CASES: &[Case] = &[
         let other = Version::parse("1.0.1").map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
         p.signed_anew(to, |lock| lock.policy_bundle.version = other)
     }),
-    case("lock: an older sequence", Want::Refused("rollback"), |p, to| {
-        p.signed_anew(to, |lock| lock.sequence = SEQUENCE - 1)
-    }),
+    case("lock: an older sequence", Want::Refused("rollback"), older),
     case("lock: another name", Want::Refused("wrong_name"), |p, to| {
         p.signed_anew(to, |lock| lock.name = "otherapp".into())
     }),
@@ -165,7 +163,7 @@ pub const CASES: &[Case] = &[
             let theirs = tags::signature(&p.other.tagged(TAG)?.digest);
             shelf.unsign(TAG)?;
             shelf.take(p.other, &theirs)?;
-            shelf.rename(&theirs, &tags::signature(&shelf.tagged(TAG)?.digest))
+            shelf.retag(&theirs, &tags::signature(&shelf.tagged(TAG)?.digest))
         })
     }),
     // the key
@@ -182,6 +180,11 @@ pub const CASES: &[Case] = &[
 ];
 
 const LONG_AGO: &str = "autonomy.signed-at=2020-11-21T00:00:00Z";
+
+/// A release that is signed as it should be, of the sequence before the one that is in force.
+pub fn older(published: &Published<'_>, to: &Path) -> Result<(Shelf, PathBuf)> {
+    published.signed_anew(to, |lock| lock.sequence = SEQUENCE - 1)
+}
 
 impl Published<'_> {
     /// A copy of the signed release with something done to it.

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::act2::PASSES;
 use crate::drills::Row;
+use crate::node::Node;
 use crate::release::{Draft, Keys, own, succeeded};
 use crate::scratch::Scratch;
 use crate::shell::{Around, Printed, Shell};
@@ -73,7 +74,7 @@ pub struct Published<'a> {
 ///
 /// # Errors
 /// Something that the drill needs does not run at all.
-pub fn run(shell: &Shell, policies: &Path, rows: &mut Vec<Row>) -> Result<()> {
+pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rows: &mut Vec<Row>) -> Result<()> {
     let scratch = Scratch::new(None)?;
     let (folder, quiet) = (scratch.path(), shell.muted());
     let keys = Keys::generate(&quiet, &folder.join("publisher"))?;
@@ -118,6 +119,7 @@ pub fn run(shell: &Shell, policies: &Path, rows: &mut Vec<Row>) -> Result<()> {
     for (number, case) in CASES.iter().enumerate() {
         rows.push(drill.case(&published, case, number).with_context(|| case.what)?);
     }
+    rows.push(drill.restarted(&published, autonomy)?);
     rows.push(drill.unchanged(&published)?);
     Ok(())
 }
@@ -212,6 +214,26 @@ impl Drill<'_> {
         let more = changes.len().saturating_sub(3);
         let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{}{rest}", names.collect::<Vec<_>>().join(", "))
+    }
+
+    /// The floor is the node's own and outlives a runtime.
+    fn restarted(&self, published: &Published<'_>, autonomy: &Path) -> Result<Row> {
+        for _ in 0..2 {
+            crate::drills::stop(Node::new(autonomy, &self.root)?.start()?)?;
+        }
+        let (shelf, key) = cases::older(published, &self.folder.join("case-restarted"))?;
+        let (image, root, key) = (shelf.image(), self.root.display().to_string(), key.display().to_string());
+        let load = ["policy", "load", "--image", &image, "--pubkey", &key, "--state-root", &root];
+        let done = self.shell.quietly(&load)?;
+        let happened = format!("exit {}: {}", done.code, done.err.split("; ").next().unwrap_or_default());
+        self.shell.say(&format!("an older sequence after two starts of the runtime: {happened}"));
+        Ok(Row {
+            drill: "4",
+            broken: "lock: an older sequence, after two starts of the runtime".into(),
+            must: "policy load: REJECTED — rollback, exit 1",
+            happened,
+            holds: done.code == 1 && done.err.starts_with("policy load: REJECTED — rollback: "),
+        })
     }
 
     /// After all that, the untouched release is still taken.

@@ -187,7 +187,7 @@ impl Shelf {
     ///
     /// # Errors
     /// There is no such tag.
-    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+    pub fn retag(&self, from: &str, to: &str) -> Result<()> {
         let mut index = self.index()?;
         let entry = index.manifests.iter_mut().find(|entry| named(entry) == Some(from));
         let entry = entry.with_context(|| format!("there is no tag {from}"))?;

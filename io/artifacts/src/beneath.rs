@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::place::{self, Taken};
+
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// How often a name is resolved again when somebody renamed a part of it meanwhile.
@@ -129,11 +131,10 @@ impl Root {
     ///
     /// # Errors
     /// When either folder cannot be resolved, or the rename or the sync fails.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub fn put_in_place(&self, from: &str, to: &str) -> io::Result<()> {
         let (from_folder, from) = self.above(from)?;
         let (to_folder, to) = self.above(to)?;
-        rustix::fs::renameat(&from_folder, from, &to_folder, to)?;
-        Ok(rustix::fs::fsync(&to_folder)?)
+        place::named((&from_folder, from), (&to_folder, to), Taken::Replace)
     }
 
     /// Removes a file; `false` when it was not there. The folder is not synced.
@@ -283,7 +284,7 @@ mod tests {
             assert!(root.make_folder("a/b").unwrap());
             root.write_new("a/b/x", b"one").unwrap();
             assert_eq!(root.write_new("a/b/x", b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            root.rename("a/b/x", "a/y").unwrap();
+            root.put_in_place("a/b/x", "a/y").unwrap();
             assert!(!root.exists("a/b/x").unwrap() && root.exists("a/y").unwrap() && !root.exists("no/such").unwrap());
             assert_eq!(root.read_all("a/y", 3).unwrap(), b"one");
             assert_eq!(root.read_all("a/y", 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
@@ -308,7 +309,7 @@ mod tests {
                     root.create(name).is_err() && root.remove(name).is_err() && root.exists(name).is_err(),
                     "{name:?}"
                 );
-                assert!(root.rename(name, "x").is_err() && root.make_folder(name).is_err(), "{name:?}");
+                assert!(root.put_in_place(name, "x").is_err() && root.make_folder(name).is_err(), "{name:?}");
             }
         });
     }
@@ -324,10 +325,10 @@ mod tests {
                 assert!(root.read(name).is_err(), "{name}");
                 assert!(root.create(name).is_err(), "{name}");
             }
-            assert!(root.remove("folder/secret").is_err() && root.rename("own", "folder/secret").is_err());
+            assert!(root.remove("folder/secret").is_err() && root.put_in_place("own", "folder/secret").is_err());
             assert!(root.make_folder("folder").is_err() && root.make_folder("folder/new").is_err());
             assert!(root.entries("folder").is_err());
-            root.rename("own", "file").unwrap();
+            root.put_in_place("own", "file").unwrap();
             assert_eq!(std::fs::read(path.join("file")).unwrap(), b"own", "the link itself is replaced");
             assert!(Root::open(&path.join("here")).is_err(), "the root is no link");
         });

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod copy;
 mod fault;
 pub mod keys;
+mod place;
 pub mod serve;
 pub mod source;
 pub mod verify;

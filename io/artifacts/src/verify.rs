@@ -67,7 +67,7 @@ pub async fn run(
             match effect {
                 Effect::Work(tag, op) => work.begin(tag, op)?,
                 Effect::Output(Output::Step(step, outcome)) => told(step, &outcome),
-                Effect::Output(Output::End(end)) => return end,
+                Effect::Output(Output::End(end)) => return *end,
                 Effect::Note(note) => tracing::info!("{}", note.msg),
                 Effect::Disk(..) | Effect::Net(..) | Effect::Halt(_) => return Err(foreign()),
             }

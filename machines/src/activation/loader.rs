@@ -95,6 +95,7 @@ enum Stage {
 
 /// What was decided: what will be in force, or why nothing changes.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one of them, for a moment
 enum Verdict {
     Commit { before: Activation, after: Activation, bundle: Option<Arc<Bundle>> },
     Refuse { before: Option<Activation>, slot: Option<Slot>, reason: String },

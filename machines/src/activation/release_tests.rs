@@ -13,7 +13,7 @@ use crate::oci::Digest;
 use crate::policy::bundle::{self, BuildOptions};
 use crate::semver::Version;
 use crate::solo::{Files, Solo};
-use crate::verify::tests::verified;
+use crate::verify::testing::verified;
 use crate::verify::{Release, Verified};
 use crate::work::{self, Compiled, Got};
 

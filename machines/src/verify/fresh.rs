@@ -1,6 +1,6 @@
 //! Freshness: how old a signature may be, without trusting the clock to be right (SPEC 7; FAULTS T09 to T11).
 
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 
 use super::Options;
 use super::hunt::{SignedAt, Valid};
@@ -59,6 +59,6 @@ fn words(span: Span) -> String {
     match hours {
         0 => alloc::format!("{} s", span.as_millis() / 1_000),
         1..48 => alloc::format!("{hours} h"),
-        more => alloc::format!("{} days", (more / 24).to_string()),
+        more => alloc::format!("{} days", more / 24),
     }
 }

@@ -1,5 +1,6 @@
 //! The machine: resolve, find and check signatures, choose lock and bundle, go through the bytes, judge.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -428,7 +429,7 @@ impl Verify {
         let release = release.map(Verified);
         let passed = Passed { image, key, signed_at, lock: Some(lock), bundle: Some(bundle), release };
         self.stage = Stage::Done;
-        out.output(Output::End(Ok(passed)));
+        out.output(Output::End(Box::new(Ok(passed))));
     }
 
     /// The end of a verification that had less than everything to look at.
@@ -436,7 +437,8 @@ impl Verify {
         self.skip(why, out);
         self.stage = Stage::Done;
         let Signed { image, key, signed_at } = signed;
-        out.output(Output::End(Ok(Passed { image: image.digest, key, signed_at, lock, bundle, release: None })));
+        let passed = Passed { image: image.digest, key, signed_at, lock, bundle, release: None };
+        out.output(Output::End(Box::new(Ok(passed))));
     }
 
     /// The next step passed.
@@ -453,7 +455,7 @@ impl Verify {
         out.output(Output::Step(*step, Outcome::Fail(reason.clone())));
         self.skip("", out);
         self.stage = Stage::Done;
-        out.output(Output::End(Err(Failed::Step(*step, reason))));
+        out.output(Output::End(Box::new(Err(Failed::Step(*step, reason)))));
     }
 
     fn skip(&mut self, why: &str, out: Out<'_, '_>) {
@@ -470,7 +472,7 @@ impl Verify {
     fn source(&mut self, words: String, out: Out<'_, '_>) {
         self.open = &[];
         self.stage = Stage::Done;
-        out.output(Output::End(Err(Failed::Source(words))));
+        out.output(Output::End(Box::new(Err(Failed::Source(words)))));
     }
 }
 

@@ -12,8 +12,11 @@ mod hunt;
 mod layers;
 mod machine;
 #[cfg(test)]
-pub(crate) mod tests;
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -110,7 +113,7 @@ pub enum Output {
     /// A step ended; they come in order, each once.
     Step(Step, Outcome),
     /// The end.
-    End(Result<Passed, Failed>),
+    End(Box<Result<Passed, Failed>>),
 }
 
 /// A verification that passed, with what it could look at.

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::{Blob, BlobSink, Matched};
 use crate::Fault;
+use crate::place::{self, Taken};
 
 /// What the name of a file begins with that is not complete.
 const INCOMING: &str = ".incoming-";
@@ -129,7 +130,13 @@ impl Folder {
             let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
             let alive = locked.is_ok() && rustix::fs::fstat(&fd).map_err(failed)?.st_nlink > 0;
             if alive {
-                return Ok(Incoming { folder: Arc::clone(self), name: Some(name), file: fd.into(), reserved: 0 });
+                return Ok(Incoming {
+                    folder: Arc::clone(self),
+                    name: Some(name),
+                    file: fd.into(),
+                    reserved: 0,
+                    gate: None,
+                });
             }
         }
         Err(failed(Errno::AGAIN))
@@ -246,7 +253,7 @@ pub(crate) fn replace(folder: &Arc<Folder>, name: &str, bytes: &[u8]) -> Result<
     let path = folder.path.join(name);
     let mut incoming = folder.incoming()?;
     incoming.file.write_all(bytes).map_err(|error| Fault::file(&path, "cannot be written", error))?;
-    incoming.rename(name)
+    incoming.put_in_place(name)
 }
 
 /// A file that is being written. Dropped before it is kept, it is removed.
@@ -257,24 +264,35 @@ pub struct Incoming {
     file: File,
     /// How long the file is made before it is written.
     reserved: u64,
+    /// The folder whose lock is held while the file gets its name, so that who counts under it counts each file once.
+    gate: Option<Arc<Folder>>,
 }
 
 impl Incoming {
+    /// From now on the file gets its name only under this folder's lock.
+    pub(crate) fn behind(&mut self, gate: &Arc<Folder>) {
+        self.gate = Some(Arc::clone(gate));
+    }
+
     /// Makes the file as long as it will be, so that others see what is coming.
     pub(crate) fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         self.reserved = bytes;
         self.file.set_len(bytes)
     }
 
-    fn rename(mut self, name: &str) -> Result<(), Fault> {
+    fn put_in_place(mut self, name: &str) -> Result<(), Fault> {
         let path = self.folder.path.join(name);
         let failed = |errno: Errno| Fault::file(&path, "cannot be made durable", errno);
         rustix::io::retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(failed)?;
         if let Some(own) = &self.name {
-            rustix::fs::renameat(&self.folder.fd, own.as_str(), &self.folder.fd, name).map_err(failed)?;
+            let held = self.gate.as_ref().map(|gate| gate.lock()).transpose()?;
+            let to = (&self.folder.fd, name);
+            place::named((&self.folder.fd, own.as_str()), to, Taken::Replace)
+                .map_err(|error| Fault::file(&path, "cannot be put in place", error))?;
+            drop(held);
         }
         self.name = None;
-        rustix::fs::fsync(&self.folder.fd).map_err(failed)
+        Ok(())
     }
 }
 
@@ -285,7 +303,7 @@ impl Matched<Incoming> {
     /// # Errors
     /// When that cannot be done; nothing is visible then.
     pub fn keep(self) -> Result<Digest, Fault> {
-        self.sink.rename(&self.digest.hex())?;
+        self.sink.put_in_place(&self.digest.hex())?;
         Ok(self.digest)
     }
 }

@@ -100,6 +100,7 @@ impl Cache {
             return Ok(None);
         }
         let mut incoming = self.blobs.incoming()?;
+        incoming.behind(&self.top);
         // Counted by everybody from now on.
         incoming
             .reserve(descriptor.size)
@@ -192,6 +193,7 @@ impl Cache {
     /// # Errors
     /// When the cache cannot be listed.
     pub fn bytes_held(&self) -> Result<u64, Fault> {
+        let _held = self.top.lock()?;
         Ok(self.blobs.list()?.iter().map(|(_, len, _)| len).sum())
     }
 }

@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags};
 use zeroize::Zeroizing;
 
 use super::{Fault, MAX_FILE, random};
+use crate::place::{self, Taken};
 
 /// Who may read a file that is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,20 +91,20 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Gives the file its name, unless there is one of that name.
+    /// Gives the file its name durably, unless there is one of that name.
     pub fn name(mut self) -> Result<(), Fault> {
-        let failed = |errno: Errno| match errno {
-            Errno::EXIST => Fault::Exists(self.path.clone()),
-            other => Fault::Write { path: self.path.clone(), source: other.into() },
-        };
-        match rustix::fs::renameat_with(CWD, &self.temp, CWD, &self.path, RenameFlags::NOREPLACE) {
-            Ok(()) => self.named = true,
-            // A file system that cannot: a second name is not given twice either. The first goes with the draft.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                rustix::fs::linkat(CWD, &self.temp, CWD, &self.path, AtFlags::empty()).map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                Fault::Exists(self.path.clone())
+            } else {
+                Fault::Write { path: self.path.clone(), source: error }
             }
-            Err(errno) => return Err(failed(errno)),
-        }
+        };
+        let names = self.temp.file_name().zip(self.path.file_name());
+        let (temp, name) = names.ok_or_else(|| failed(std::io::ErrorKind::InvalidFilename.into()))?;
+        let folder = place::folder_of(&self.path).map_err(failed)?;
+        place::named((&folder, temp), (&folder, name), Taken::Refuse).map_err(failed)?;
+        self.named = true;
         Ok(())
     }
 }
@@ -117,15 +116,4 @@ impl Drop for Draft {
             _ = std::fs::remove_file(&self.temp);
         }
     }
-}
-
-/// Makes the names in the folder of `path` durable.
-pub(super) fn sync_folder(path: &Path) -> Result<(), Fault> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened: Result<OwnedFd, Errno> = rustix::fs::openat(CWD, folder, flags, Mode::empty());
-    opened.and_then(rustix::fs::fsync).map_err(|errno| Fault::Write { path: folder.into(), source: errno.into() })
 }

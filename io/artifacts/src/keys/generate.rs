@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::files::{Access, Draft, sync_folder};
+use super::files::{Access, Draft};
 use super::{Ed25519Key, Fault, Fingerprint, Password, SigningKey};
 
 /// What a key pair is for, and so of what kind it is (SPEC 7).
@@ -62,7 +62,6 @@ pub fn generate(kind: Kind, prefix: &Path, password: &Password) -> Result<Genera
         _ = std::fs::remove_file(&private);
         return Err(fault);
     }
-    sync_folder(&private)?;
     Ok(Generated { private, public, fingerprint })
 }
 

@@ -14,9 +14,8 @@ use machines::oci::{Digest, media};
 
 use crate::client::{Server, ask, bytes, image, names, push_image, soon};
 
-/// Serves in a process of its own, for tests that kill it: not a test by itself.
+/// Serves in a process of its own, for the tests that start and kill it; without them there is nothing to serve.
 #[test]
-#[ignore = "started by other tests"]
 fn registry_in_a_process_of_its_own() {
     let Ok(folder) = std::env::var("REGISTRY_TEST_FOLDER") else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -40,7 +39,7 @@ impl Process {
         let mut child = Command::new("sh")
             .args(["-c", &format!("{before} exec \"$0\" \"$@\"")])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::registry_in_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "crash::registry_in_a_process_of_its_own", "--nocapture"])
             .env("REGISTRY_TEST_FOLDER", folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

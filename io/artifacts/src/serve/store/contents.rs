@@ -96,7 +96,7 @@ impl Store {
     pub fn keep_blob(&self, repository: &Repository, upload: &str, file: &File, digest: &Digest) -> io::Result<()> {
         file.sync_all()?;
         let _shared = self.changes.read().unwrap_or_else(PoisonError::into_inner);
-        self.root.rename(&format!("{UPLOADS}/{upload}"), &bytes_name(digest))?;
+        self.root.put_in_place(&format!("{UPLOADS}/{upload}"), &bytes_name(digest))?;
         self.name_blob(repository, digest)
     }
 
@@ -160,7 +160,7 @@ impl Store {
     fn keep_bytes(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let temp = format!("{UPLOADS}/{}", random_name()?);
         self.root.write_new(&temp, bytes)?;
-        let renamed = self.root.rename(&temp, &bytes_name(digest));
+        let renamed = self.root.put_in_place(&temp, &bytes_name(digest));
         if renamed.is_err() {
             let _ = self.root.remove(&temp);
         }

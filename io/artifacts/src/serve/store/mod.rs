@@ -169,7 +169,7 @@ impl Store {
         self.make_folders(folder)?;
         let temp = format!("{UPLOADS}/{}", random_name()?);
         self.root.write_new(&temp, bytes)?;
-        let renamed = self.root.rename(&temp, &format!("{folder}/{name}"));
+        let renamed = self.root.put_in_place(&temp, &format!("{folder}/{name}"));
         if renamed.is_err() {
             let _ = self.root.remove(&temp);
         }
@@ -270,7 +270,7 @@ fn mark(root: &Root) -> Result<(), StoreError> {
         }
     }
     root.remove(NEW_MARK).map_err(io)?;
-    root.write_new(NEW_MARK, MARK_TEXT).and_then(|()| root.rename(NEW_MARK, MARK)).map_err(io)
+    root.write_new(NEW_MARK, MARK_TEXT).and_then(|()| root.put_in_place(NEW_MARK, MARK)).map_err(io)
 }
 
 /// One process writes; those who only read share.

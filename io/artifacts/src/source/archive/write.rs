@@ -14,6 +14,7 @@ use super::super::local::MARKER;
 use super::scan::{BLOBS, MAX_ENTRIES};
 use crate::Fault;
 use crate::blob::{Blob, BlobSink, Folder, private};
+use crate::place::{self, Taken};
 
 /// A folder beside the archive for what will go into it. It is removed with the value.
 #[derive(Debug)]
@@ -66,17 +67,17 @@ pub(super) fn write(path: &Path, index: &[u8], blobs: &BTreeMap<Digest, Blob>) -
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
     let fd = rustix::fs::open(&own, flags, mode).map_err(|errno| Fault::file(&own, "cannot be made", errno))?;
-    let written = fill(&File::from(fd), index, blobs, path)
-        .and_then(|()| std::fs::rename(&own, path).map_err(|error| Fault::file(path, "cannot be replaced", error)));
+    let names = own.file_name().zip(path.file_name());
+    let (temp, name) = names.ok_or_else(|| Fault::refused(&path.display().to_string(), "is no name of a file"))?;
+    let written = fill(&File::from(fd), index, blobs, path).and_then(|()| {
+        let named =
+            place::folder_of(path).and_then(|folder| place::named((&folder, temp), (&folder, name), Taken::Replace));
+        named.map_err(|error| Fault::file(path, "cannot be put in place", error))
+    });
     if written.is_err() {
         let _ = std::fs::remove_file(&own);
-        return written;
     }
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(folder).and_then(|dir| dir.sync_all()).map_err(|error| Fault::file(folder, "cannot be synced", error))
+    written
 }
 
 fn fill(file: &File, index: &[u8], blobs: &BTreeMap<Digest, Blob>, path: &Path) -> Result<(), Fault> {
