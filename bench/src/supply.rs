@@ -143,10 +143,12 @@ pub fn verify(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             command
         };
         let (mut floors, mut times, mut overs, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
+        let mut starts = Vec::new();
         for _ in 0..bench.rounds(if size == 256 { 15 } else { 31 }) {
             let before = hash(&release.blob())?.1;
             let took = run(&mut command(&release.image), false)?.0;
             let floor = f64::midpoint(before, hash(&release.blob())?.1);
+            starts.push(run(Command::new(bench.autonomy).arg("--version"), false)?.0);
             overs.push((took - BESIDE_MS) / floor);
             floors.push(floor);
             times.push(took);
@@ -155,6 +157,9 @@ pub fn verify(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             peak = peak.max(run(&mut command(&release.image), true)?.1);
         }
         figures(size, (median(times), median(floors), median(overs), peak), report);
+        let name = format!("of that the start of a process: autonomy --version, beside {size} MiB");
+        let (measured, goal) = (median(starts), String::new());
+        report.add("verify", Figure { name, measured, floor: None, unit: "ms", goal, reached: None });
         last = Some(release);
     }
     if let Some(release) = last {

@@ -329,7 +329,7 @@ impl World {
             }
             (
                 Op::Truncate { file: File::Live, .. }
-                | Op::Rewrite { .. }
+                | Op::Rewrite { file: File::Live | File::Sealed(_), .. }
                 | Op::Put { file: File::Live | File::Base | File::SafeSeq, .. },
                 Ok(_),
             ) => {

@@ -114,6 +114,7 @@ fn lock(slot: &str) -> u8 {
 /// Reads `activation.json`; `None` when it is no whole file.
 pub(crate) fn read(bytes: &[u8]) -> Option<Seen> {
     let text = std::str::from_utf8(bytes).ok()?.strip_suffix("}\n")?;
+    let text = text.rsplit_once(",\"h\":").map_or(text, |(covered, _)| covered);
     let (slots, rest) = text.strip_prefix("{\"current\":")?.split_once(",\"floors\":{")?;
     let (slots, in_force) = slots.rsplit_once(",\"lock\":")?;
     let (current, lkg) = slots.split_once(",\"lkg\":")?;

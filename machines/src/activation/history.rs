@@ -91,6 +91,8 @@ pub struct Line {
 pub struct End {
     /// Bytes of whole lines; a line cut short behind them is removed before the next is written.
     len: u64,
+    /// Where the bytes begin that were read.
+    from: u64,
     torn: bool,
     lines: u64,
     h: Hash32,
@@ -103,7 +105,7 @@ impl End {
     #[must_use]
     pub fn empty() -> Self {
         let h = Hash32(*blake3::hash(b"autonomy-policy-history-v1").as_bytes());
-        Self { len: 0, torn: false, lines: 0, h, change: None }
+        Self { len: 0, from: 0, torn: false, lines: 0, h, change: None }
     }
 
     /// Reads the end of a file of `total` bytes from its last bytes. What a cut append left behind the last line
@@ -142,6 +144,7 @@ impl End {
         }
         end.torn = good < tail.len();
         end.len = total.saturating_sub(u64::try_from(tail.len() - good).unwrap_or(u64::MAX));
+        end.from = total.saturating_sub(u64::try_from(tail.len()).unwrap_or(u64::MAX));
         Ok(end)
     }
 
@@ -175,6 +178,10 @@ impl End {
         if self.len == 0 && !self.torn {
             chain.push(Op::Put { file: File::History, bytes });
         } else {
+            if self.from < self.len {
+                // An earlier sync may have failed and left lines in the cache that are clean and not on the device.
+                chain.push(Op::Rewrite { file: File::History, from: self.from, to: self.len });
+            }
             chain.push(Op::Append { file: File::History, at: self.len, bytes });
         }
         chain.push(Op::Sync(File::History));
@@ -270,7 +277,7 @@ mod tests {
             for op in end.append(Wall::from_micros(1), core::slice::from_ref(&line)) {
                 match op {
                     Op::Put { bytes: b, .. } | Op::Append { bytes: b, .. } => bytes.extend(b),
-                    Op::Sync(_) | Op::SyncDir(_) => {}
+                    Op::Sync(_) | Op::SyncDir(_) | Op::Rewrite { .. } => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -19,6 +19,7 @@ use crate::ids::Hash32;
 use crate::json::{self, Value, escape_into, push_u64};
 use crate::policy::bundle::Bundle;
 use crate::time::Wall;
+use crate::wal::frame::split_tail;
 
 pub use loader::{Command, Loader, Report};
 pub use release::{LockSlot, Rejection, Terms};
@@ -178,19 +179,28 @@ impl Activation {
             }
             None => text.push_str("null"),
         }
-        text.push_str("}\n");
+        let h = Hash32(*blake3::hash(text.as_bytes()).as_bytes());
+        text.push_str(",\"h\":\"");
+        h.write_hex(&mut text);
+        text.push_str("\"}\n");
         text.into_bytes()
     }
 
-    /// Reads the file.
+    /// Reads the file. It ends in BLAKE3-256 over the bytes before, so that no floor can rot unseen; one that was written
+    /// without is taken too.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let value = json::parse(bytes, &json::Limits::default()).map_err(|e| e.to_string())?;
         let fields = value.as_object().ok_or("not an object")?;
+        match split_tail(bytes) {
+            Some((covered, h)) if *blake3::hash(covered).as_bytes() == h.0 => {}
+            None if value.get("h").is_none() => {}
+            Some(_) | None => return Err("its hash `h` does not fit its content".into()),
+        }
         for name in fields.keys() {
-            if !["current", "lkg", "lock", "floors", "time_floor"].contains(&name.as_str()) {
+            if !["current", "lkg", "lock", "floors", "time_floor", "h"].contains(&name.as_str()) {
                 return Err(alloc::format!("unknown field `{name}`"));
             }
         }
@@ -315,5 +325,15 @@ mod tests {
         for cut in 0..bytes.len() - 1 {
             assert!(Activation::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(Activation::parse(&damaged).is_err(), "byte {at} bit {bit}");
+            }
+        }
+        // One that was written before files had a hash.
+        let older = b"{\"current\":null,\"lkg\":null,\"lock\":null,\"floors\":{\"policy/p\":3},\"time_floor\":null}\n";
+        assert_eq!(Activation::parse(older).map(|activation| activation.policy_floor("p")), Ok(3));
     }
 }
