@@ -124,6 +124,12 @@ impl Wall {
         Span::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// The reading so much later, at most the last that has a label.
+    #[must_use]
+    pub const fn after(self, span: Span) -> Self {
+        Self::from_micros(self.0.saturating_add(span.as_micros()))
+    }
+
     /// Appends the reading as RFC 3339 in UTC with six fractional digits, always 27 characters.
     pub fn write_rfc3339(self, out: &mut String) {
         let secs = self.0 / 1_000_000;

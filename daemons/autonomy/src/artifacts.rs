@@ -20,8 +20,23 @@ use crate::terminal;
 /// # Errors
 /// Its own, and when the system gives no threads.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    run(threads.worker_threads(std::thread::available_parallelism().map_or(1, usize::from)), work)
+}
+
+/// The same for work whose source is this. What lies on this machine needs no threads but those that read long blobs.
+///
+/// # Errors
+/// As [`block_on`].
+pub fn block_on_source<T>(source: &Reference, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match source.place {
+        Place::Registry { .. } => block_on(work),
+        Place::Layout(_) | Place::Archive(_) => run(&mut tokio::runtime::Builder::new_current_thread(), work),
+    }
+}
+
+fn run<T>(builder: &mut tokio::runtime::Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::refused(format!("the system gives no threads: {error}")))?;

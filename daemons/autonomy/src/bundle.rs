@@ -94,13 +94,19 @@ fn import(args: &cli::BundleImport, output: Output) -> Ended {
     let terms = Terms { name: file.node_name.clone(), channel: args.channel.clone(), ..Terms::default() };
     // What will be refused is refused before anything of it is stored; the refusal itself is recorded.
     let before = policy::activation(&layout)?;
-    let admitted = !args.activate || before.admit_release(release.get(), &terms).is_ok();
+    let runtime = verify::runtime()?;
+    let (lock, bundle) = (&release.get().lock, &release.get().bundle);
+    let admitted = if args.activate {
+        before.admit_release(release.get(), &terms).is_ok() && before.admit(bundle, &runtime).is_ok()
+    } else {
+        before.admit_lock(&lock.name, u64::MAX, terms.name.as_deref()).is_ok()
+    };
     if admitted {
         keep(&source, release.get().image, &layout.activation)?;
     }
     let slot = LockSlot::of(release.get());
     let command = if args.activate { Command::Activate { release, terms } } else { Command::Remember { release } };
-    if let Err(reason) = bundles::change(layout, command)? {
+    if let Err(reason) = bundles::change(layout, command, file.node_name.clone())? {
         return policy::rejected(marker, &reason, output);
     }
     let done = if args.activate { "activated" } else { "imported" };

@@ -91,11 +91,11 @@ pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
     read(path, u64::try_from(MAX_PACKED).unwrap_or(u64::MAX).saturating_add(1))
 }
 
-/// Runs `policy load` or `policy rollback` on a node's folders.
+/// Changes what is in force on a node that is configured for locks of this name, if it is.
 ///
 /// # Errors
 /// The outer one when the folders cannot be used or the machine stands still; the inner one when the change is refused.
-pub fn change(place: PolicyLayout, command: Command) -> Result<Result<Report, String>, Failure> {
+pub fn change(place: PolicyLayout, command: Command, name: Option<String>) -> Result<Result<Report, String>, Failure> {
     let version = Version::parse(VERSION).map_err(|e| Failure::refused(format!("version {VERSION}: {e}")))?;
     let layout = Layout { telemetry: None, policy: Some(place) };
     let disk = Disk::open(&layout, std::sync::Arc::new(())).map_err(|e| Failure::refused(e.to_string()))?;
@@ -107,7 +107,8 @@ pub fn change(place: PolicyLayout, command: Command) -> Result<Result<Report, St
         | work::Op::Artifact(_)
         | work::Op::CheckSignature { .. } => None,
     };
-    run_to_end(Loader::new(command, version), &disk, open, |_| {}).map_err(|e| Failure::refused(e.to_string()))
+    let loader = Loader::new(command, version).configured_for(name);
+    run_to_end(loader, &disk, open, |_| {}).map_err(|e| Failure::refused(e.to_string()))
 }
 
 /// `echo_allow.rego + shell_deny.rego`

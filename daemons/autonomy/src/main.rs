@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("autonomy: {}", failure.message);
+            let lines: Vec<String> = failure.message.lines().map(output::harmless).collect();
+            eprintln!("autonomy: {}", lines.join("\n"));
             ExitCode::from(failure.code)
         }
     }

@@ -30,6 +30,15 @@ impl Output {
     }
 }
 
+/// Words that may come from outside, on one line and without control characters: they cannot pass for a line of ours, nor steer
+/// a terminal.
+pub fn harmless(words: &str) -> String {
+    let plain = |c: char| {
+        !c.is_control() && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    words.chars().map(|c| if plain(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
 /// Prints lines to stdout. A reader that has gone away (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();

@@ -18,7 +18,7 @@ use crate::bundles::{self, Files};
 use crate::cli::{self, Policy, PolicyPlace};
 use crate::config;
 use crate::failure::{Ended, Failure};
-use crate::output::{Output, object, print, sha256};
+use crate::output::{Output, harmless, object, print, sha256};
 use crate::verify;
 
 /// Runs one of the commands.
@@ -73,7 +73,7 @@ fn load(args: &cli::Load, output: Output) -> Ended {
         (None, None) => return Err(Failure::usage("policy load: give --bundle FILE, or --image REF")),
     };
     let changed = match command {
-        Ok(command) => bundles::change(config::layout(&args.place, &file), command)?,
+        Ok(command) => bundles::change(config::layout(&args.place, &file), command, file.node_name.clone())?,
         Err(reason) => Err(reason),
     };
     let report = match changed {
@@ -117,7 +117,7 @@ fn verified(args: &cli::Load, image: &Reference, file: &config::File) -> Result<
 
 fn rollback(args: &cli::Rollback, output: Output) -> Ended {
     let below_floor = args.reason.clone().filter(|_| args.below_floor);
-    let report = match bundles::change(layout(&args.place), Command::Rollback { below_floor })? {
+    let report = match bundles::change(layout(&args.place), Command::Rollback { below_floor }, None)? {
         Ok(report) => report,
         Err(reason) => return rejected("policy rollback: REJECTED — ", &reason, output),
     };
@@ -145,7 +145,7 @@ pub fn rejected(marker: &str, reason: &str, output: Output) -> Ended {
     if output == Output::Json {
         print(&object([("rejected", Value::from(reason))]).to_text())?;
     }
-    eprintln!("{marker}{reason}");
+    eprintln!("{marker}{}", harmless(reason));
     Ok(1)
 }
 

@@ -23,7 +23,7 @@ fn reset(args: &cli::FloorReset, output: Output) -> Ended {
     let layout = config::layout(&args.place, &config::File::default());
     let command = Command::ResetFloor { name: args.name.clone(), time: args.time_floor, reason: args.reason.clone() };
     let marker = "release floor reset: REJECTED — ";
-    if let Err(reason) = bundles::change(layout, command)? {
+    if let Err(reason) = bundles::change(layout, command, None)? {
         return crate::policy::rejected(marker, &reason, output);
     }
     let time = if args.time_floor { ", and the time floor" } else { "" };

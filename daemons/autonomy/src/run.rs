@@ -39,7 +39,7 @@ pub fn run(args: &cli::Run) -> Ended {
     };
     let bundle = bundle(args.policy.as_deref())?;
     let policy = PolicyLayout::new(&dir, None);
-    bundles::change(policy, Command::Load { bytes: bundle, require_verified: false })?
+    bundles::change(policy, Command::Load { bytes: bundle, require_verified: false }, None)?
         .map_err(|reason| Failure::refused(format!("the policy is refused: {reason}")))?;
     let log = open_log(LogFormat::Logfmt, LogLevel::Warn);
     let plan = Plan {

@@ -14,11 +14,11 @@ use machines::semver::Version;
 use machines::time::{Span, Wall};
 use machines::verify::{Failed, MAX_AGE, Options, Outcome, Passed, Release, Step, Verified};
 
-use crate::artifacts::{self, block_on, open, trusted};
+use crate::artifacts::{self, block_on_source, open, trusted};
 use crate::cli::{self, PolicyPlace, Trust, VERSION};
 use crate::config;
 use crate::failure::{Ended, Failure};
-use crate::output::{Output, object, print};
+use crate::output::{Output, harmless, object, print};
 use crate::policy;
 
 /// The time of this program's build, in seconds since 1970.
@@ -47,7 +47,7 @@ pub fn verify(args: &cli::Verify, output: Output) -> Ended {
     let terms = Terms { lock: args.require_lock, policy: args.require_policy, undated: args.allow_undated };
     let options = options(&args.image, &args.trust, &args.place, &file, terms)?;
     let mut said = Said::new(output);
-    let ended = block_on(async {
+    let ended = block_on_source(&args.image, async {
         let source = open(&args.image, &args.access).await?;
         Ok(four_steps(&source, options, &keys, |step, outcome| said.step(step, outcome)).await)
     })?;
@@ -90,7 +90,7 @@ pub fn options(
     file: &config::File,
     terms: Terms,
 ) -> Result<Options, Failure> {
-    let version = Version::parse(VERSION).map_err(|e| Failure::refused(format!("version {VERSION}: {e}")))?;
+    let version = runtime()?;
     let floor = policy::activation(&config::layout(place, file))?.time_floor;
     Ok(Options {
         reference: image.clone(),
@@ -102,6 +102,14 @@ pub fn options(
         runtime: version,
         platform: artifacts::platform(),
     })
+}
+
+/// This runtime's version.
+///
+/// # Errors
+/// Never seen: the build's version is one.
+pub fn runtime() -> Result<Version, Failure> {
+    Version::parse(VERSION).map_err(|e| Failure::refused(format!("version {VERSION}: {e}")))
 }
 
 fn span(given: Duration) -> Span {
@@ -131,7 +139,7 @@ impl Said {
             let head = format!("Step {}: {}", step.number(), step.title());
             let line = match outcome {
                 Outcome::Pass => format!("[PASS] {head}"),
-                Outcome::Fail(why) => format!("[FAIL] {head} — {why}"),
+                Outcome::Fail(why) => format!("[FAIL] {head} — {}", harmless(why)),
                 Outcome::Skip(_) => format!("[SKIP] {head}"),
             };
             // A reader that cannot be written to hears the exit code.

@@ -14,7 +14,7 @@ use machines::policy::bundle::Bundle;
 use machines::time::Now;
 use machines::verify::{Answer, Ask, Failed, Options, Outcome, Output, Passed, SourceFault, Step, Verify};
 use machines::work::{Compiled, Got, Op, Tag};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Fault;
@@ -73,7 +73,7 @@ pub async fn run(
             }
         }
         event = match work.running.join_next().await {
-            Some(Ok((tag, got))) => Event::Work(tag, got),
+            Some(Ok((tag, got, _permit))) => Event::Work(tag, got),
             Some(Err(error)) => return Err(Failed::Source(Fault::task(source.place(), &error).to_string())),
             None => return Err(foreign()),
         };
@@ -91,7 +91,8 @@ struct Work {
     means: Means,
     streams: Arc<Semaphore>,
     questions: Arc<Semaphore>,
-    running: JoinSet<(Tag, Got)>,
+    /// With each answer the permit under which it was got: as long as it is not consumed, no other takes its place.
+    running: JoinSet<(Tag, Got, Option<OwnedSemaphorePermit>)>,
     over: Arc<AtomicBool>,
 }
 
@@ -122,19 +123,18 @@ impl Work {
                 let (limit, over) = (Arc::clone(limit), Arc::clone(&self.over));
                 self.running.spawn(async move {
                     // It is never closed.
-                    let permit = limit.acquire().await;
+                    let permit = limit.acquire_owned().await.ok();
                     let answered = answer(&source, ask, cache, &over).await;
-                    drop(permit);
-                    (tag, Got::Artifact(answered.map_err(in_the_machines_words)))
+                    (tag, Got::Artifact(answered.map_err(in_the_machines_words)), permit)
                 });
             }
             Op::CheckSignature { message, signature } => {
                 let keys = Arc::clone(&self.means.keys);
-                self.running.spawn_blocking(move || (tag, Got::Checked(keys.check(&message, &signature))));
+                self.running.spawn_blocking(move || (tag, Got::Checked(keys.check(&message, &signature)), None));
             }
             Op::OpenBundle(bytes) => {
                 let open = Arc::clone(&self.means.open_bundle);
-                self.running.spawn_blocking(move || (tag, Got::Opened(open(bytes))));
+                self.running.spawn_blocking(move || (tag, Got::Opened(open(bytes)), None));
             }
             Op::Evaluate { .. } | Op::Tool(_) | Op::CancelTool => return Err(foreign()),
         }

@@ -18,6 +18,21 @@ use crate::work::{self, Got};
 use super::history::{End, Line, TAIL_BYTES, What};
 use super::{Activation, BUNDLE_BYTES, LockSlot, MAX_BYTES, Record, Slot, Terms, verified};
 
+/// A change that nobody could read afterwards is not made.
+fn readable(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Commit { before, after, bundle } if after.to_bytes().len() > MAX => {
+            let reason =
+                alloc::format!("activation.json would be longer than {MAX} bytes: it keeps a floor for each name");
+            Verdict::Refuse { before: Some(before), slot: bundle.as_deref().map(Slot::of), reason }
+        }
+        kept @ (Verdict::Commit { .. } | Verdict::Refuse { .. }) => kept,
+    }
+}
+
+#[allow(clippy::as_conversions)] // a constant that fits
+const MAX: usize = MAX_BYTES as usize;
+
 /// What the operator asks for.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -74,6 +89,8 @@ pub enum Input {}
 pub struct Loader {
     command: Command,
     runtime: Version,
+    /// The name of the locks that this node is configured for.
+    name: Option<String>,
     stage: Stage,
 }
 
@@ -134,7 +151,14 @@ impl Loader {
     /// A command for a runtime of this version.
     #[must_use]
     pub const fn new(command: Command, runtime: Version) -> Self {
-        Self { command, runtime, stage: Stage::Idle }
+        Self { command, runtime, name: None, stage: Stage::Idle }
+    }
+
+    /// The same on a node that is configured for locks of this name.
+    #[must_use]
+    pub fn configured_for(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
     }
 
     fn start(&mut self, out: &mut Outbox<'_, <Self as Machine>::Output>) {
@@ -263,6 +287,9 @@ impl Loader {
 
     /// A bundle that is loaded by itself, with the lock of its record where one is asked for.
     fn judge_load(&self, before: Activation, bundle: Arc<Bundle>, lock: Option<LockSlot>) -> Verdict {
+        // The very bundle in force, loaded once more by itself, loses nothing of what it came with.
+        let again = before.current.as_ref().filter(|current| current.names(&bundle));
+        let lock = lock.or_else(|| again.and_then(|current| current.lock.clone()));
         match before.admit(&bundle, &self.runtime) {
             Ok(()) => Verdict::Commit { after: before.with(&bundle, lock), before, bundle: Some(bundle) },
             Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
@@ -284,7 +311,8 @@ impl Loader {
             })
             .and_then(|record| {
                 let lock = record.lock;
-                before.admit_lock(&lock.name, lock.sequence, None).map_err(|no| no.to_string()).map(|()| lock)
+                let admitted = before.admit_lock(&lock.name, lock.sequence, self.name.as_deref());
+                admitted.map_err(|no| no.to_string()).map(|()| lock)
             });
         match admitted {
             Ok(lock) => self.judge_load(before, bundle, Some(lock)),
@@ -301,9 +329,12 @@ impl Loader {
                 (release, judged.map(|()| before.with(&bundle, Some(LockSlot::of(release)))))
             }
             Command::Remember { release } => {
+                let release = release.get();
                 let mut after = before.clone();
-                after.saw(&LockSlot::of(release.get()));
-                (release.get(), Ok(after))
+                after.saw(&LockSlot::of(release));
+                // An older one may be kept; one of another name has no business here.
+                let named = before.admit_lock(&release.lock.name, u64::MAX, self.name.as_deref());
+                (release, named.map_err(|rejection| rejection.to_string()).map(|()| after))
             }
             Command::Load { .. } | Command::Rollback { .. } | Command::ResetFloor { .. } => {
                 panic!("loader: it judges no release")
@@ -325,9 +356,11 @@ impl Loader {
         let admitted = if !after.current.as_ref().is_some_and(|current| current.names(&bundle)) {
             Err(String::from("the last known good bundle's file holds another bundle"))
         } else {
-            let lock_admitted = match lock.filter(|_| !below_floor) {
+            let lock_admitted = match lock {
                 Some(lock) => {
-                    before.admit_lock(&lock.name, lock.sequence, Some(&lock.name)).map_err(|no| no.to_string())
+                    let sequence = if below_floor { u64::MAX } else { lock.sequence };
+                    let name = self.name.as_deref().unwrap_or(&lock.name);
+                    before.admit_lock(&lock.name, sequence, Some(name)).map_err(|no| no.to_string())
                 }
                 None => Ok(()),
             };
@@ -368,6 +401,7 @@ impl Loader {
             }
             (refuse @ Verdict::Refuse { .. }, Err(_)) => (refuse, None),
         };
+        let verdict = readable(verdict);
         let mut chain = Vec::new();
         if let Verdict::Commit { .. } = &verdict {
             self.store(&mut chain);
@@ -413,7 +447,11 @@ impl Loader {
                     Command::Activate { .. } => (What::Activate, None),
                     Command::Remember { .. } => (What::Verified, None),
                     Command::ResetFloor { name, reason, .. } => {
-                        (What::FloorReset, Some(alloc::format!("{name}: {reason}")))
+                        let mut words = alloc::format!("{name} {}: {reason}", before.lock_floor(name));
+                        if let (Some(old), None) = (before.time_floor, after.time_floor) {
+                            words = alloc::format!("time floor {old}; {words}");
+                        }
+                        (What::FloorReset, Some(words))
                     }
                 };
                 let slot = match &self.command {

@@ -90,7 +90,7 @@ pub struct Terms {
 /// Why a verified release is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// `wrong_name`, `wrong_fingerprint`, `wrong_channel` or `rollback`.
+    /// `wrong_name`, `wrong_fingerprint`, `wrong_channel`, `rollback` or `expired`.
     pub code: &'static str,
     /// What was wanted and what was found.
     pub words: String,
@@ -144,9 +144,17 @@ impl Activation {
     /// Whether a release may be in force.
     ///
     /// # Errors
-    /// `wrong_name`, `wrong_fingerprint`, `wrong_channel` or `rollback`.
+    /// `wrong_name`, `wrong_fingerprint`, `wrong_channel`, `rollback`, or `expired` when the time floor moved on since it was verified.
     pub fn admit_release(&self, release: &Release, terms: &Terms) -> Result<(), Rejection> {
         let lock = &release.lock;
+        if let Some(floor) = self.time_floor.filter(|floor| *floor > release.good_until) {
+            let words = alloc::format!(
+                "signed at {}, good until {}, and by its time floor it is {floor} on this node",
+                release.signed_at,
+                release.good_until
+            );
+            return Err(Rejection { code: "expired", words });
+        }
         self.admit_lock(&lock.name, lock.sequence, terms.name.as_deref())?;
         if let Some(want) = terms.fingerprint
             && want != lock.fingerprint
@@ -175,7 +183,9 @@ impl Activation {
     /// When there is no such floor.
     pub fn without_floor(&self, name: &str, time: bool) -> Result<Self, String> {
         let mut after = self.clone();
-        if name.contains('/') || after.floors.remove(name).is_none() {
+        let known = !name.contains('/') && after.floors.remove(name).is_some();
+        // The time floor is everybody's: it can be reset whatever name is given.
+        if !known && !(time && self.time_floor.is_some()) {
             let known: Vec<&str> = self.floors.keys().map(String::as_str).filter(|key| !key.contains('/')).collect();
             let known = known.join(", ");
             let known = if known.is_empty() { String::from("there are none") } else { known };

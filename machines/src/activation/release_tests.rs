@@ -168,6 +168,77 @@ fn u06_a_release_of_another_name_fingerprint_or_channel_is_refused() {
 }
 
 #[test]
+fn t09_a_release_that_was_recent_enough_when_it_was_verified_expires_with_the_time_floor() {
+    let (files, _, _) =
+        operate(&Files::new(), Command::Remember { release: Box::new(verified("agent", 1, &[], LATER)) }, None);
+    let mut moved = in_force(&files);
+    moved.time_floor = Some(Wall::parse_any_rfc3339("2999-01-01T00:00:00Z").unwrap());
+    let mut files = files;
+    files.insert(File::Activation, moved.to_bytes());
+    let (files, said) = activate(&files, verified("agent", 2, &[], LATER), Terms::default());
+    assert!(said.unwrap_err().starts_with("expired: "));
+    // The way out, whatever the name, and recorded with what it was.
+    let reset = Command::ResetFloor { name: "any".into(), time: true, reason: "a signer's clock".into() };
+    let (files, said, _) = operate(&files, reset, None);
+    assert_eq!(said.unwrap().activation.time_floor, None);
+    let line = String::from_utf8(files[&File::History].clone()).unwrap();
+    assert!(line.contains("time floor 2999-01-01T00:00:00.000000Z; any 0: a signer's clock"), "{line}");
+    assert!(activate(&files, verified("agent", 2, &[], LATER), Terms::default()).1.is_ok());
+}
+
+#[test]
+fn a_node_takes_no_lock_of_another_name_by_way_of_its_record() {
+    let other = verified("other", 1, &[], LATER);
+    let bytes = other.get().bundle_bytes.clone();
+    let configured = |files: &Files, command: Command| {
+        let mut loader = Solo::new(Loader::new(command, runtime()).configured_for(Some("agent".into())), files.clone());
+        loader.event(Event::Start(Entropy([3; 32])));
+        loader.run();
+        if let Some((tag, work::Op::OpenBundle(bytes))) = loader.works.pop_front() {
+            let opened = bundle::open(&bytes).map_err(|refusal| refusal.to_string());
+            loader.event(Event::Work(tag, Got::Opened(opened.map(|b| (Arc::new(b), Compiled(Arc::new(())))))));
+            loader.run();
+        }
+        (loader.files, loader.outputs.pop().unwrap())
+    };
+    let (_, said) = configured(&Files::new(), Command::Remember { release: Box::new(other.clone()) });
+    assert!(said.unwrap_err().starts_with("wrong_name: "));
+    // It was remembered before the node was configured.
+    let (files, _, _) = operate(&Files::new(), Command::Remember { release: Box::new(other) }, None);
+    let (_, said) = configured(&files, Command::Load { bytes, require_verified: true });
+    assert!(said.unwrap_err().starts_with("wrong_name: "));
+}
+
+#[test]
+fn the_policy_in_force_keeps_its_lock_when_it_is_loaded_once_more() {
+    let release = verified("agent", 7, &[], LATER);
+    let bytes = release.get().bundle_bytes.clone();
+    let (files, _) = activate(&Files::new(), release, Terms::default());
+    let (files, _, _) = operate(&files, Command::Load { bytes, require_verified: false }, None);
+    assert_eq!(in_force(&files).current.unwrap().lock.map(|lock| lock.sequence), Some(7));
+}
+
+#[test]
+fn d21_a_change_that_could_not_be_read_afterwards_is_not_made() {
+    let mut full = Activation::default();
+    for n in 0..1_000 {
+        full.floors.insert(alloc::format!("policy/a-bundle-with-quite-a-long-name-{n:04}"), 9_007_199_254_740_991);
+    }
+    assert!(full.to_bytes().len() < MAX_BYTES as usize);
+    for n in 0..400 {
+        full.floors.insert(alloc::format!("policy/b-{n:04}"), 9);
+    }
+    while full.to_bytes().len() > MAX_BYTES as usize {
+        full.floors.pop_last();
+    }
+    let mut files = Files::new();
+    files.insert(File::Activation, full.to_bytes());
+    let (files, said) = activate(&files, verified("agent", 7, &[], LATER), Terms::default());
+    assert!(said.unwrap_err().contains("would be longer than"));
+    assert_eq!(in_force(&files), full);
+}
+
+#[test]
 fn require_verified_takes_a_bundle_only_with_its_record() {
     let release = verified("agent", 7, &[], LATER);
     let bytes = release.get().bundle_bytes.clone();

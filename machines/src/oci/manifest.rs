@@ -78,7 +78,7 @@ impl Manifest {
         if let (Some(own), Some(wanted)) = (&own, media_type)
             && own != wanted
         {
-            return Err(Refusal::MediaType { wanted: wanted.into(), found: own.clone() });
+            return Err(Refusal::MediaType { wanted: plain(wanted), found: plain(own) });
         }
         let is_index = value.get("manifests").is_some();
         if is_index && (value.get("layers").is_some() || value.get("config").is_some()) {
@@ -95,7 +95,7 @@ impl Manifest {
             other => {
                 return Err(Refusal::MediaType {
                     wanted: "an OCI image manifest or index".into(),
-                    found: other.into(),
+                    found: plain(other),
                 });
             }
         };
@@ -209,6 +209,11 @@ fn common(
         members.insert("annotations".into(), strings(annotations));
     }
     members
+}
+
+/// A media type for a message: short, and harmless on a terminal.
+fn plain(text: &str) -> String {
+    text.chars().take(120).flat_map(char::escape_default).collect()
 }
 
 fn list(value: &Value, field: &str, most: usize) -> Result<Vec<Descriptor>, Refusal> {

@@ -134,8 +134,11 @@ fn object<'a>(
     let members = value.and_then(Value::as_object).ok_or_else(|| field(what, name, "an object"))?;
     match members.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(members),
-        Some(key) if name.is_empty() => Err(Refusal::Unknown { what, field: key.clone() }),
-        Some(key) => Err(Refusal::Unknown { what, field: alloc::format!("{name}.{key}") }),
+        Some(key) => {
+            let key: String = key.chars().take(64).flat_map(char::escape_default).collect();
+            let field = if name.is_empty() { key } else { alloc::format!("{name}.{key}") };
+            Err(Refusal::Unknown { what, field })
+        }
     }
 }
 

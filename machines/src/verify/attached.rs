@@ -51,8 +51,8 @@ pub(super) struct FoundLock {
 pub(super) struct FoundPolicy {
     /// Its manifest: what signatures of it name.
     pub(super) manifest: Digest,
-    /// The bundle.
-    pub(super) layer: Descriptor,
+    /// The bundle, or why its manifest cannot be read.
+    pub(super) layer: Result<Descriptor, String>,
 }
 
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl Attached {
         }
         match kind {
             Kind::Policy => {
-                self.policies.insert(digest, FoundPolicy { manifest: digest, layer: layer.clone() });
+                self.policies.insert(digest, FoundPolicy { manifest: digest, layer: Ok(layer.clone()) });
             }
             Kind::Lock if layer.size > u64::try_from(lock::MAX_BYTES).unwrap_or(0) => {
                 self.unreadable(kind, digest, alloc::format!("a lock has at most {} bytes", lock::MAX_BYTES));
@@ -208,11 +208,8 @@ impl Attached {
             Kind::Lock => {
                 self.locks.insert(manifest, FoundLock { manifest, read: Err(words), genuine: false });
             }
-            // A bundle is chosen by its layer's digest; one without a manifest can be no lock's bundle, and stands for one
-            // that no lock names.
             Kind::Policy => {
-                let layer = Descriptor::new(media::POLICY_BUNDLE, manifest, 0);
-                self.policies.entry(manifest).or_insert(FoundPolicy { manifest, layer });
+                self.policies.entry(manifest).or_insert(FoundPolicy { manifest, layer: Err(words) });
             }
         }
     }
@@ -233,10 +230,13 @@ impl Attached {
         Ok(self.locks.values().max_by_key(rank).cloned())
     }
 
-    /// The bundle that the lock names, else any; without a lock each that is attached.
+    /// The bundle that the lock names, else any, one that cannot be read before others; without a lock each that is attached.
     pub(super) fn chosen_policies(&self, lock: Option<&Lock>) -> Vec<FoundPolicy> {
         let Some(lock) = lock else { return self.policies.values().cloned().collect() };
-        let named = self.policies.values().find(|found| found.layer.digest == lock.policy_bundle.digest);
-        named.or_else(|| self.policies.values().next()).cloned().into_iter().collect()
+        let names =
+            |found: &&FoundPolicy| found.layer.as_ref().is_ok_and(|layer| layer.digest == lock.policy_bundle.digest);
+        let named = self.policies.values().find(names);
+        let unreadable = || self.policies.values().find(|found| found.layer.is_err());
+        named.or_else(unreadable).or_else(|| self.policies.values().next()).cloned().into_iter().collect()
     }
 }

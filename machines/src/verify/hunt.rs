@@ -250,7 +250,10 @@ impl Hunt {
     fn referrers(&mut self, found: Vec<Descriptor>, ask: &mut impl FnMut(Want) -> u64) {
         for descriptor in found {
             if descriptor.artifact_type.as_deref() != Some(media::SIGSTORE_BUNDLE) {
-                self.others.push(descriptor);
+                // Of what is attached, only what it is called is of use; its remarks may be long.
+                if matches!(descriptor.artifact_type.as_deref(), Some(media::LOCK | media::POLICY_BUNDLE)) {
+                    self.others.push(Descriptor { annotations: BTreeMap::new(), ..descriptor });
+                }
                 continue;
             }
             if !self.take() {

@@ -23,16 +23,21 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Starts with an image that was read, or with an index's entry for this platform.
+    /// Starts with an image that was read, or with an index's entry for this platform, and what else is to be held against
+    /// its descriptor.
     ///
     /// # Errors
     /// When an index has no image for it.
     pub(super) fn start(
         manifest: &Manifest,
         platform: &(String, String),
+        beside: &[Descriptor],
         ask: &mut impl FnMut(Ask) -> u64,
     ) -> Result<Self, String> {
         let mut layers = Self::default();
+        for descriptor in beside {
+            layers.pending.insert(ask(Ask::Stream(descriptor.clone())), Pending::Blob(descriptor.clone()));
+        }
         match manifest {
             Manifest::Image(image) => layers.blobs(image, ask),
             Manifest::Index(index) => {

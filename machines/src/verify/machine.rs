@@ -235,6 +235,9 @@ impl Verify {
                 return self.fail(reason, out);
             }
         }
+        if let Some(Err(reason)) = policies.iter().map(|found| &found.layer).find(|layer| layer.is_err()) {
+            return self.fail(reason.clone(), out);
+        }
         let mut hunts = Vec::new();
         let manifests = lock.iter().map(|lock| (Kind::Lock, lock.manifest));
         for (kind, manifest) in manifests.chain(policies.iter().map(|found| (Kind::Policy, found.manifest))) {
@@ -282,7 +285,11 @@ impl Verify {
             Err(reason) => return self.fail(reason, out),
         };
         let platform = self.options.platform.clone();
-        let layers = Layers::start(&signed.image.manifest, &platform, &mut asking(&mut self.next, out));
+        // Without a lock, nothing else holds the bytes of a bundle against what was signed.
+        let unbound = sidecars.policies.iter().filter(|_| sidecars.lock.is_none());
+        let beside: Vec<_> = unbound.filter_map(|found| found.layer.as_ref().ok()).cloned().collect();
+        let manifest = &signed.image.manifest;
+        let layers = Layers::start(manifest, &platform, &beside, &mut asking(&mut self.next, out));
         match layers {
             Ok(layers) => self.stage = Stage::Bytes(signed, sidecars, layers, fetch),
             Err(reason) => self.fail(reason, out),
@@ -302,14 +309,15 @@ impl Verify {
             return Err(alloc::format!("the lock binds the image {want}, got {}", signed.image.digest));
         }
         let Some(policy) = policies.first() else { return Ok(None) };
+        let layer = policy.layer.as_ref().map_err(Clone::clone)?;
         let want = lock.policy_bundle.digest;
-        if policy.layer.digest != want {
-            return Err(alloc::format!("the lock binds the policy bundle {want}, got {}", policy.layer.digest));
+        if layer.digest != want {
+            return Err(alloc::format!("the lock binds the policy bundle {want}, got {}", layer.digest));
         }
-        if policy.layer.size > u64::try_from(MAX_PACKED).unwrap_or(0) {
-            return Err(alloc::format!("the policy bundle has {} bytes, the limit is {MAX_PACKED}", policy.layer.size));
+        if layer.size > u64::try_from(MAX_PACKED).unwrap_or(0) {
+            return Err(alloc::format!("the policy bundle has {} bytes, the limit is {MAX_PACKED}", layer.size));
         }
-        Ok(Some(policy.layer.clone()))
+        Ok(Some(layer.clone()))
     }
 
     fn bytes(
@@ -424,6 +432,7 @@ impl Verify {
             bundle: Arc::clone(&bundle),
             bundle_bytes,
             signed_at,
+            good_until: signed_at.after(self.options.max_age),
         });
         let (image, key, signed_at) = (signed.image.digest, signed.key, signed.signed_at);
         let release = release.map(Verified);

@@ -184,6 +184,8 @@ pub struct Release {
     pub bundle_bytes: Vec<u8>,
     /// When the image was signed.
     pub signed_at: Wall,
+    /// Until when that is recent enough, by the options of the verification.
+    pub good_until: Wall,
 }
 
 impl fmt::Debug for Release {

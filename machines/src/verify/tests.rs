@@ -251,6 +251,16 @@ fn without_a_lock_or_a_bundle_only_what_is_there_is_said_to_hold() {
     let (mut source, _) = none.publish();
     source.blobs.insert(Digest::of(b"layer two"), b"layer twO".to_vec());
     assert_eq!(run(&source, lax()).failed(), Some(1));
+    // A bundle that is no bundle is none, and so is one whose bytes are not those that were signed.
+    let required = || Options { require_policy: true, ..lax() };
+    assert!(run(&none.publish().0, required()).end.is_ok());
+    let (mut source, image) = Parts { attach_bundle: false, ..none.clone() }.publish();
+    source.tags.insert("v1.0.0-policy".into(), image);
+    let ended = run(&source, required());
+    assert!(ended.failed() == Some(1) && ended.words().contains("cannot be read"), "{}", ended.words());
+    let (mut source, _) = none.publish();
+    source.blobs.insert(Digest::of(&none.bundle), b"x".to_vec());
+    assert_eq!(run(&source, required()).failed(), Some(1));
     // A lock without its bundle.
     let half = Parts { attach_bundle: false, ..Parts::default() };
     let ended = run(&half.publish().0, Options { require_policy: true, ..lax() });

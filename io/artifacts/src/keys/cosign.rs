@@ -1,9 +1,10 @@
 //! cosign's keys: ECDSA over P-256 with SHA-256.
 
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use std::path::Path;
 
 use base64ct::{Base64, Encoding as _};
-use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{self, Signature};
 use p256::pkcs8::{
     DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
@@ -117,7 +118,9 @@ impl PublicKey {
     }
 
     pub(super) fn check_parsed(&self, message: &[u8], signature: &Signature) -> bool {
-        self.0.verify(message, signature).is_ok()
+        let point = self.0.to_sec1_point(false);
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.as_bytes());
+        key.verify(message, signature.to_bytes().as_slice()).is_ok()
     }
 
     /// As PEM.

@@ -11,6 +11,7 @@ mod registry;
 use std::path::Path;
 
 use machines::oci::{Descriptor, Digest, Place, Target};
+use tokio::runtime::RuntimeFlavor;
 
 pub use self::archive::Archive;
 pub use self::layout::Layout;
@@ -49,6 +50,22 @@ where
 {
     tokio::task::spawn_blocking(work).await.map_err(|error| Fault::task(place, &error))?
 }
+
+/// Runs what blocks only shortly: at once, where the runtime has one thread and so one thing to do, else on a thread that may
+/// block.
+async fn briefly<T, F>(place: &str, work: F) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Fault> + Send + 'static,
+{
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => blocking(place, work).await,
+    }
+}
+
+/// The longest blob that is read at once, in bytes.
+const SHORT: u64 = 256 * 1024;
 
 impl Transport {
     /// Opens a place to read from it. Of a registry, this resolves its name.
@@ -128,11 +145,11 @@ impl Transport {
             Self::Registry(registry) => registry.manifest(&at, max).await,
             Self::Layout(layout) => {
                 let layout = layout.clone();
-                blocking(self.place(), move || layout.manifest(&at, max)).await
+                briefly(self.place(), move || layout.manifest(&at, max)).await
             }
             Self::Archive(archive) => {
                 let archive = archive.clone();
-                blocking(self.place(), move || archive.manifest(&at, max)).await
+                briefly(self.place(), move || archive.manifest(&at, max)).await
             }
         }
     }
@@ -153,11 +170,11 @@ impl Transport {
             Self::Registry(registry) => registry.referrers(&subject, max).await?,
             Self::Layout(layout) => {
                 let layout = layout.clone();
-                blocking(self.place(), move || layout.referrers(&subject, max)).await?
+                briefly(self.place(), move || layout.referrers(&subject, max)).await?
             }
             Self::Archive(archive) => {
                 let archive = archive.clone();
-                blocking(self.place(), move || archive.referrers(&subject, max)).await?
+                briefly(self.place(), move || archive.referrers(&subject, max)).await?
             }
         };
         if let Some(wanted) = artifact_type {
@@ -196,7 +213,8 @@ impl Transport {
             return registry.stream(descriptor, sink).await;
         }
         let (this, digest, most) = (self.clone(), descriptor.digest, descriptor.size.saturating_add(1));
-        blocking(self.place(), move || this.local_blob(&digest)?.pump(most, sink)).await
+        let work = move || this.local_blob(&digest)?.pump(most, sink);
+        if most <= SHORT { briefly(self.place(), work).await } else { blocking(self.place(), work).await }
     }
 
     /// A blob to read from, where it lies on this machine; from a registry it is fetched into `scratch` first. Compared
