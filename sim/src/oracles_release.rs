@@ -151,7 +151,9 @@ impl World {
         }
         let damaged = self.has_fired(fired::MEDIA_POLICY);
         let sets = match errand {
-            Errand::Load | Errand::Rollback { below: false } => true,
+            // What is in force keeps its lock when it is loaded once more by itself.
+            Errand::Load => self.plan.config.verified,
+            Errand::Rollback { below: false } => true,
             Errand::Fetch(order) => matches!(order.goal, Goal::Activate(_)),
             Errand::Rollback { below: true } | Errand::ResetFloor { .. } => false,
         };
@@ -164,7 +166,7 @@ impl World {
                 });
             }
             if let (Errand::Fetch(order), Some(before)) = (errand, before)
-                && let Some(code) = refusal(lock, &order, before)
+                && let Some(code) = refusal(lock, passed.map(|p| p.1), &order, before)
             {
                 let number = lock.number;
                 return self.fail(Oracle::Verdict, || format!("lock {number} is in force in spite of {code}"));
@@ -214,7 +216,10 @@ impl World {
             }
             Errand::Load if self.plan.config.verified => (!self.supply.has_passed(lock))
                 .then(|| format!("policy {} is loaded and never passed the four steps here", now.variant)),
-            Errand::Load => (lock != NOTHING).then(|| format!("a load without a record came with lock {lock}")),
+            // The policy in force, loaded once more, keeps the lock that it came with.
+            Errand::Load => {
+                (lock != NOTHING && !same).then(|| format!("a load without a record came with lock {lock}"))
+            }
             Errand::Rollback { .. } => {
                 let back = before.is_none_or(|b| (b.lkg, b.lkg_lock) == (now.variant, now.lock));
                 (!back).then(|| format!("a rollback went elsewhere than back: {now:?}"))
@@ -226,7 +231,9 @@ impl World {
     fn check_floors(&mut self, errand: Errand, passed: Option<(u8, Wall)>, before: &Seen, now: &Seen) {
         let mut floors = before.floors;
         let mut times = vec![before.time];
+        let kept = matches!(errand, Errand::Load) && !self.plan.config.verified;
         match errand {
+            Errand::Load if kept => {}
             Errand::Fetch(_) => times = vec![before.time.max(passed.map(|p| p.1))],
             Errand::Load if now.lock != NOTHING => {
                 let slots = releases::lock(now.lock).map_or(&[][..], |lock| lock.slots.as_slice());
@@ -240,7 +247,7 @@ impl World {
             }
             Errand::Load | Errand::Rollback { .. } => {}
         }
-        let raises = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
+        let raises = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. })) && !kept;
         if let Some(lock) = releases::lock(now.lock).filter(|_| raises)
             && let Some(floor) = floors.get_mut(usize::from(lock.name))
         {
@@ -315,8 +322,9 @@ impl World {
         if matches!(errand, Errand::Fetch(_)) || seen.lock != NOTHING {
             self.supply.time = self.supply.time.max(seen.time);
         }
+        let kept = matches!(errand, Errand::Load) && !self.plan.config.verified;
         let activates = matches!(errand, Errand::Load | Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
-        if let Some(lock) = releases::lock(seen.lock).filter(|_| activates) {
+        if let Some(lock) = releases::lock(seen.lock).filter(|_| activates && !kept) {
             let name = usize::from(lock.name);
             if self.supply.forgotten.get(name).is_some_and(|forgotten| *forgotten > lock.sequence) {
                 self.hit(Mark::BelowAfterReset);
@@ -354,13 +362,19 @@ impl World {
             return;
         }
         let (seen, policy_floor) = commit.map_or((EMPTY, 0), |commit| (commit.seen, commit.floor));
+        let date = passed.map(|p| p.1);
         let Goal::Activate(wants) = order.goal else {
+            // One of another name than the node runs is not kept either.
+            if code == "wrong_name" && reasons(lock, date, &order, Wants::Anything, &seen).contains(&code) {
+                return;
+            }
             let why = why.to_owned();
             return self.fail(Oracle::Verdict, || format!("a verified release was not stored, without cause: {why}"));
         };
-        let reasons = reasons(lock, &order, wants, &seen);
+        let reasons = reasons(lock, date, &order, wants, &seen);
         let policy = policies::variant(lock.variant).map_or(0, |policy| policy.sequence);
-        let barred = reasons.is_empty() && policy < policy_floor && why.contains("below its floor");
+        let sure = refusal(lock, date, &order, &seen);
+        let barred = sure.is_none() && policy < policy_floor && why.contains("below its floor");
         if !barred && !reasons.contains(&code) {
             let (number, why) = (lock.number, why.to_owned());
             self.fail(Oracle::Verdict, || {
@@ -371,8 +385,13 @@ impl World {
 }
 
 /// The codes by which this lock may be refused where `activation.json` said this.
-fn reasons(lock: &Binding, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'static str> {
+fn reasons(lock: &Binding, date: Option<Wall>, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'static str> {
     let mut codes = Vec::new();
+    if let (Some(date), Some(floor)) = (date, seen.time)
+        && floor > date.after(verify::MAX_AGE)
+    {
+        codes.push("expired");
+    }
     let pinned = |at: usize| seen.floors.get(at).is_some_and(Option::is_some);
     let configured = match wants {
         Wants::Agent => Some(0),
@@ -402,12 +421,15 @@ fn reasons(lock: &Binding, order: &Order, wants: Wants, seen: &Seen) -> Vec<&'st
 }
 
 /// The code by which this lock must be refused, if one is sure. Which of two names a node is pinned to is not said here.
-fn refusal(lock: &Binding, order: &Order, seen: &Seen) -> Option<&'static str> {
-    let Goal::Activate(wants) = order.goal else { return None };
+fn refusal(lock: &Binding, date: Option<Wall>, order: &Order, seen: &Seen) -> Option<&'static str> {
+    let (wants, import) = match order.goal {
+        Goal::Activate(wants) => (wants, false),
+        Goal::Import => (Wants::Anything, true),
+    };
     let own = seen.floors.get(usize::from(lock.name)).copied().flatten();
     let configured = matches!(wants, Wants::Agent | Wants::Other);
-    let sure = |code: &&str| *code != "wrong_name" || configured || own.is_none();
-    reasons(lock, order, wants, seen).into_iter().find(sure)
+    let sure = |code: &&str| if *code == "wrong_name" { configured || own.is_none() } else { !import };
+    reasons(lock, date, order, wants, seen).into_iter().find(sure)
 }
 
 /// The fingerprint that is announced of a release.

@@ -287,11 +287,13 @@ impl Loader {
 
     /// A bundle that is loaded by itself, with the lock of its record where one is asked for.
     fn judge_load(&self, before: Activation, bundle: Arc<Bundle>, lock: Option<LockSlot>) -> Verdict {
-        // The very bundle in force, loaded once more by itself, loses nothing of what it came with.
-        let again = before.current.as_ref().filter(|current| current.names(&bundle));
-        let lock = lock.or_else(|| again.and_then(|current| current.lock.clone()));
+        let mut after = before.with(&bundle, lock.clone());
+        if lock.is_none() && before.current.as_ref().is_some_and(|current| current.names(&bundle)) {
+            // The very bundle in force, loaded once more by itself, loses nothing of what it came with.
+            after.current.clone_from(&before.current);
+        }
         match before.admit(&bundle, &self.runtime) {
-            Ok(()) => Verdict::Commit { after: before.with(&bundle, lock), before, bundle: Some(bundle) },
+            Ok(()) => Verdict::Commit { after, before, bundle: Some(bundle) },
             Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
         }
     }
