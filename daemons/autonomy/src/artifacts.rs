@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use io_artifacts::Fault;
 use io_artifacts::keys::{self, Password, PublicKeys};
-use io_artifacts::source::{Credentials, Options, Transport};
+use io_artifacts::source::{Credentials, Found, Options, Transport};
 use machines::json::Value;
 use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Place, Reference, Target};
 
@@ -128,7 +128,10 @@ impl Resolved {
 /// # Errors
 /// When it is not there, cannot be read, or is no manifest.
 pub async fn resolve(at: &Transport, target: &Target) -> Result<Resolved, Failure> {
-    let found = at.manifest(target, MAX_MANIFEST).await?;
+    read(at, &at.manifest(target, MAX_MANIFEST).await?)
+}
+
+fn read(at: &Transport, found: &Found) -> Result<Resolved, Failure> {
     let manifest = Manifest::parse(&found.bytes, found.media_type.as_deref())
         .map_err(|refusal| Failure::refused(format!("{}: {refusal}", at.place())))?;
     let size = u64::try_from(found.bytes.len()).unwrap_or(u64::MAX);
@@ -138,8 +141,8 @@ pub async fn resolve(at: &Transport, target: &Target) -> Result<Resolved, Failur
 /// The manifest with this tag; `None` when there is none.
 pub async fn tagged(at: &Transport, tag: Option<String>) -> Result<Option<Resolved>, Failure> {
     let Some(tag) = tag else { return Ok(None) };
-    match at.manifest(&Target::Tag(tag.clone()), MAX_MANIFEST).await {
-        Ok(_) => resolve(at, &Target::Tag(tag)).await.map(Some),
+    match at.manifest(&Target::Tag(tag), MAX_MANIFEST).await {
+        Ok(found) => read(at, &found).map(Some),
         Err(fault) if fault.is_not_found() => Ok(None),
         Err(fault) => Err(fault.into()),
     }

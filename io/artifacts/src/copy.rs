@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, media, tags};
+use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, tags};
+use machines::signature::{MAX_SIGNATURES, simple};
 use tokio::task::JoinSet;
 
 use crate::Fault;
-use crate::blob::{Discard, Scratch};
+use crate::blob::{Blob, Discard, Scratch};
 use crate::cache::Cache;
-use crate::source::{Found, Transport};
+use crate::source::{Found, MAX_BLOB, Transport, is_manifest};
 
 /// Most manifests of one copy.
 const MAX_MANIFESTS: usize = 1024;
@@ -21,6 +22,8 @@ const MAX_MANIFESTS: usize = 1024;
 const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 /// Most blobs of one copy.
 const MAX_BLOBS: usize = 8192;
+/// Most bytes of blobs of one copy: what a manifest announces is believed up to here, before the first byte comes.
+const MAX_BLOB_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// Most entries of one list of referrers.
 const MAX_REFERRERS: u32 = 256;
 /// How far something may be attached to something attached.
@@ -69,9 +72,34 @@ pub async fn copy(
     name: &Target,
     progress: Arc<dyn Progress>,
 ) -> Result<Copied, Fault> {
-    let plan = Plan::of(from, at).await?;
+    let tag = if let Target::Tag(tag) = at { Some(tag.as_str()) } else { None };
+    carry(Plan::of(from, at, tag).await?, from, to, name, progress).await
+}
+
+/// As [`copy()`], of an image that was resolved before: its manifest is asked for by the digest, whatever its tag leads to by
+/// now. The tag leads to what lies beside it, `<tag>-lock` and `<tag>-policy`.
+///
+/// # Errors
+/// As for [`copy()`].
+pub async fn copy_resolved(
+    from: &Transport,
+    (image, tag): (&Digest, Option<&str>),
+    to: &Transport,
+    name: &Target,
+    progress: Arc<dyn Progress>,
+) -> Result<Copied, Fault> {
+    carry(Plan::of(from, &Target::Digest(*image), tag).await?, from, to, name, progress).await
+}
+
+async fn carry(
+    plan: Plan,
+    from: &Transport,
+    to: &Transport,
+    name: &Target,
+    progress: Arc<dyn Progress>,
+) -> Result<Copied, Fault> {
     let mut copied = Copied { digest: Some(plan.root), manifests: plan.nodes.len(), ..Copied::default() };
-    progress.planned(plan.blobs.len(), plan.blobs.values().fold(0, |sum, blob| blob.size.saturating_add(sum)));
+    progress.planned(plan.blobs.len(), plan.blob_bytes);
     let mut waiting = plan.blobs.values().cloned();
     let mut running = JoinSet::new();
     loop {
@@ -94,7 +122,10 @@ pub async fn copy(
     for digest in plan.order() {
         put(&plan, to, &Target::Digest(digest), digest).await?;
     }
-    for (tag, digest) in plan.tags(at, name) {
+    for (tag, digest) in &plan.signatures {
+        put_signatures(&plan, to, tag, *digest).await?;
+    }
+    for (tag, digest) in plan.tags(name) {
         put(&plan, to, &Target::Tag(tag), digest).await?;
     }
     match name {
@@ -111,9 +142,18 @@ pub async fn copy(
 /// Puts the image `at` in `from`, with all that is attached, into the blob cache: manifests too, each by its digest.
 ///
 /// # Errors
-/// When something cannot be read, is not what its digest says, or does not fit into the cache beside what is pinned there.
+/// When something cannot be read, is not what its digest says, or does not fit into the cache beside what is pinned there;
+/// when another process takes the room meanwhile.
 pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied, Fault> {
-    let plan = Plan::of(from, at).await?;
+    let tag = if let Target::Tag(tag) = at { Some(tag.as_str()) } else { None };
+    let plan = Plan::of(from, at, tag).await?;
+    let total = plan.blob_bytes.saturating_add(u64::try_from(plan.bytes).unwrap_or(u64::MAX));
+    if total > cache.max_bytes() {
+        let why = format!("it takes {total} bytes, and the blob cache holds at most {}", cache.max_bytes());
+        return Err(Fault::refused(from.place(), why));
+    }
+    // What makes room for the rest must not be a part of it.
+    let cache = &cache.sparing(plan.blobs.keys().chain(plan.nodes.keys()).copied());
     let mut copied = Copied { digest: Some(plan.root), manifests: plan.nodes.len(), ..Copied::default() };
     let no_room = || Fault::refused(from.place(), "there is no room for it in the blob cache");
     for blob in plan.blobs.values() {
@@ -141,12 +181,64 @@ pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied
             return Err(no_room());
         }
     }
-    Ok(copied)
+    let (there, all) = (cache.clone(), plan.descriptors());
+    let missing = tokio::task::spawn_blocking(move || there.first_missing(&all));
+    match missing.await.map_err(|error| Fault::task(from.place(), &error))?? {
+        None => Ok(copied),
+        Some(digest) => Err(Fault::refused(
+            from.place(),
+            format!("another process took the room of {digest} in the blob cache; try again"),
+        )),
+    }
 }
 
 async fn put(plan: &Plan, to: &Transport, target: &Target, digest: Digest) -> Result<(), Fault> {
     let Some(node) = plan.nodes.get(&digest) else { return Ok(()) };
     to.put_manifest(target, &node.media_type, &node.bytes).await.map(drop)
+}
+
+/// Sets the tag of cosign's signatures. Those that lie there already stay: whoever copies adds his own to them.
+async fn put_signatures(plan: &Plan, to: &Transport, tag: &str, digest: Digest) -> Result<(), Fault> {
+    let Some(node) = plan.nodes.get(&digest) else { return Ok(()) };
+    let target = Target::Tag(tag.to_owned());
+    let found = match there(to.manifest(&target, MAX_MANIFEST).await) {
+        Ok(Some(found)) if Digest::of(&found.bytes) != digest => found,
+        // What is damaged is mended.
+        Ok(_) | Err(Fault::Mismatch { .. }) => return put(plan, to, &target, digest).await,
+        Err(fault) => return Err(fault),
+    };
+    let mut layers = signatures_of(to, &found.bytes, found.media_type.as_deref())?;
+    let known = layers.len();
+    for layer in signatures_of(to, &node.bytes, Some(&node.media_type))? {
+        let signature = |layer: &Descriptor| layer.annotations.get(simple::SIGNATURE).cloned();
+        let same = |other: &Descriptor| other.digest == layer.digest && signature(other) == signature(&layer);
+        if !layers.iter().any(same) {
+            layers.push(layer);
+        }
+    }
+    if layers.len() == known {
+        return Ok(());
+    }
+    if layers.len() > MAX_SIGNATURES {
+        let why = format!(
+            "under {tag} there would be {} signatures, and nobody looks at more than {MAX_SIGNATURES}; remove that tag",
+            layers.len()
+        );
+        return Err(Fault::refused(to.place(), why));
+    }
+    let (config, manifest) = simple::manifest(layers);
+    to.put_blob(&manifest.config, &Blob::from_bytes(config)).await?;
+    to.put_manifest(&target, &manifest.media_type, &manifest.to_bytes()).await.map(drop)
+}
+
+fn signatures_of(to: &Transport, bytes: &[u8], media_type: Option<&str>) -> Result<Vec<Descriptor>, Fault> {
+    match Manifest::parse(bytes, media_type) {
+        Ok(Manifest::Image(image)) => Ok(image.layers),
+        Ok(Manifest::Index(_)) => {
+            Err(Fault::refused(to.place(), "under a tag of signatures lies an index, which cannot be added to"))
+        }
+        Err(refusal) => Err(Fault::document(to.place(), "the signatures under their tag", &refusal)),
+    }
 }
 
 /// Whether the blob had to be moved.
@@ -198,22 +290,25 @@ struct Plan {
     signatures: BTreeMap<String, Digest>,
     /// `<tag>-lock` and `<tag>-policy`, by what is behind the tag.
     beside: BTreeMap<&'static str, Digest>,
+    /// Of manifests.
     bytes: usize,
+    blob_bytes: u64,
 }
 
 /// What is still to be looked at.
 type Queue = Vec<(Digest, Option<Manifest>, Way, u32)>;
 
 impl Plan {
-    async fn of(from: &Transport, at: &Target) -> Result<Self, Fault> {
+    /// The image `at`, what is attached to it, and what lies beside `tag`.
+    async fn of(from: &Transport, at: &Target, tag: Option<&str>) -> Result<Self, Fault> {
         let image = from.manifest(at, MAX_MANIFEST).await?;
         let root = Digest::of(&image.bytes);
         let (nodes, blobs) = (BTreeMap::new(), BTreeMap::new());
         let (found, signatures, beside) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let mut plan = Self { root, nodes, found, blobs, signatures, beside, bytes: 0 };
+        let mut plan = Self { root, nodes, found, blobs, signatures, beside, bytes: 0, blob_bytes: 0 };
         let mut queue = Queue::new();
         plan.add(from, image, (Way::Named, 0), &mut queue)?;
-        if let Target::Tag(tag) = at {
+        if let Some(tag) = tag {
             for (kind, beside) in [("-lock", tags::lock(tag)), ("-policy", tags::policy(tag))] {
                 let Some(beside) = beside else { continue };
                 if let Some(manifest) = there(from.manifest(&Target::Tag(beside), MAX_MANIFEST).await)? {
@@ -239,10 +334,9 @@ impl Plan {
 
     /// What is attached to a manifest.
     async fn attached(&mut self, from: &Transport, to: Digest, depth: u32, queue: &mut Queue) -> Result<(), Fault> {
-        let known = [media::IMAGE_MANIFEST, media::IMAGE_INDEX, media::DOCKER_MANIFEST, media::DOCKER_LIST];
         for entry in from.referrers(&to, None, MAX_REFERRERS).await? {
             // Kinds of manifests from before OCI 1.1 are nothing to us.
-            if !known.contains(&entry.media_type.as_str()) {
+            if !is_manifest(&entry.media_type) {
                 continue;
             }
             match self.fetch(from, &entry, (Way::Named, depth), queue).await {
@@ -313,15 +407,7 @@ impl Plan {
         let mut children = Vec::new();
         match &manifest {
             Manifest::Image(image) => {
-                for blob in image.layers.iter().chain([&image.config]) {
-                    let before = self.blobs.insert(blob.digest, blob.clone());
-                    if before.is_some_and(|before| before.size != blob.size) {
-                        return Err(Fault::broken(
-                            from.place(),
-                            format!("two descriptors of {} differ in size", blob.digest),
-                        ));
-                    }
-                }
+                image.layers.iter().chain([&image.config]).try_for_each(|blob| self.add_blob(from, blob))?;
             }
             Manifest::Index(index) => children.extend(index.manifests.iter().map(|child| child.digest)),
         }
@@ -333,6 +419,30 @@ impl Plan {
         self.found.push(digest);
         queue.push((digest, Some(manifest), way, depth));
         Ok(())
+    }
+
+    fn add_blob(&mut self, from: &Transport, blob: &Descriptor) -> Result<(), Fault> {
+        if blob.size > MAX_BLOB {
+            let what = format!("bytes of the blob {}, whose descriptor says {}", blob.digest, blob.size);
+            return Err(Fault::too_long(from.place(), what, MAX_BLOB));
+        }
+        match self.blobs.insert(blob.digest, blob.clone()) {
+            Some(before) if before.size != blob.size => {
+                return Err(Fault::broken(from.place(), format!("two descriptors of {} differ in size", blob.digest)));
+            }
+            Some(_) => {}
+            None => self.blob_bytes = self.blob_bytes.saturating_add(blob.size),
+        }
+        if self.blob_bytes > MAX_BLOB_BYTES {
+            return Err(Fault::too_long(from.place(), "bytes of blobs of one image", MAX_BLOB_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Everything there is.
+    fn descriptors(&self) -> Vec<Descriptor> {
+        let manifests = self.nodes.values().map(|node| Descriptor::of(&node.media_type, &node.bytes));
+        self.blobs.values().cloned().chain(manifests).collect()
     }
 
     /// What was found last goes first, and each behind its children. The root is among them, without a tag yet.
@@ -354,13 +464,10 @@ impl Plan {
         order
     }
 
-    /// The tags besides the one that was asked for.
-    fn tags(&self, at: &Target, name: &Target) -> Vec<(String, Digest)> {
-        let mut tags: Vec<_> = self.signatures.iter().map(|(tag, digest)| (tag.clone(), *digest)).collect();
-        let tag = match (name, at) {
-            (Target::Tag(tag), _) => tag,
-            (Target::Digest(_) | Target::Only, _) => return tags,
-        };
+    /// The tags beside the one that was asked for.
+    fn tags(&self, name: &Target) -> Vec<(String, Digest)> {
+        let mut tags = Vec::new();
+        let Target::Tag(tag) = name else { return tags };
         for (kind, digest) in &self.beside {
             let beside = if *kind == "-lock" { tags::lock(tag) } else { tags::policy(tag) };
             tags.extend(beside.map(|beside| (beside, *digest)));

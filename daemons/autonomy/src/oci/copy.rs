@@ -58,34 +58,30 @@ fn said(what: &str, to: &Reference, copied: &Copied, output: Output) -> Ended {
 async fn transfer(image: &Reference, to: &Reference, access: &Access) -> Result<(Reference, Copied), Failure> {
     let from = open(image, access).await?;
     let resolved = resolve(&from, &image.target).await?;
-    let at = named(&from, image, &resolved).await?;
-    let to = destination(&at, to);
-    let copied = copy_to(&from, &at, &to, access).await?;
+    let tag = tag_of(&from, image, &resolved.digest).await?;
+    let to = destination(tag.as_deref(), to);
+    let copied = run(&from, (resolved.digest, tag.as_deref()), &create(&to, access).await?, &to.target).await?;
     Ok((to, copied))
 }
 
-async fn copy_to(from: &Transport, at: &Target, to: &Reference, access: &Access) -> Result<Copied, Failure> {
-    run(from, at, &create(to, access).await?, &to.target).await
-}
-
-/// Copies, with a bar for a person at a terminal.
-async fn run(from: &Transport, at: &Target, to: &Transport, name: &Target) -> Result<Copied, Failure> {
+/// Copies, with a bar for a person at a terminal. The image is asked for by its digest alone: its tag, which may have moved
+/// since it was resolved, only leads to what lies beside it.
+async fn run(
+    from: &Transport,
+    (image, tag): (Digest, Option<&str>),
+    to: &Transport,
+    name: &Target,
+) -> Result<Copied, Failure> {
     let bar = Arc::new(Bar::new());
-    let copied = copy::copy(from, at, to, name, Arc::clone(&bar) as Arc<dyn Progress>).await;
+    let copied = copy::copy_resolved(from, (&image, tag), to, name, Arc::clone(&bar) as Arc<dyn Progress>).await;
     bar.0.finish_and_clear();
     Ok(copied?)
 }
 
-/// The image as its place names it: by the one tag of a layout or archive too, so that what lies beside that tag comes along.
-async fn named(from: &Transport, image: &Reference, resolved: &Resolved) -> Result<Target, Failure> {
-    let tag = tag_of(from, image, &resolved.digest).await?;
-    Ok(tag.map_or_else(|| image.target.clone(), Target::Tag))
-}
-
 /// A layout or archive without a tag takes the image's own.
-fn destination(at: &Target, to: &Reference) -> Reference {
-    match (&to.target, at) {
-        (Target::Only, Target::Tag(tag)) => to.at(Target::Tag(tag.clone())),
+fn destination(tag: Option<&str>, to: &Reference) -> Reference {
+    match (&to.target, tag) {
+        (Target::Only, Some(tag)) => to.at(Target::Tag(tag.to_owned())),
         (Target::Only | Target::Tag(_) | Target::Digest(_), _) => to.clone(),
     }
 }
@@ -96,10 +92,11 @@ pub fn create_bundle(args: &cli::BundleCreate, output: Output) -> Ended {
     let copied = block_on(async {
         let from = open(&args.image, &args.access).await?;
         let resolved = resolve(&from, &args.image.target).await?;
-        whole(&from, &args.image, &resolved).await?;
-        let at = named(&from, &args.image, &resolved).await?;
-        let to = if let Target::Tag(_) = &at { at.clone() } else { Target::Only };
-        run(&from, &at, &Transport::Archive(Archive::anew(&args.out)), &to).await
+        let tag = tag_of(&from, &args.image, &resolved.digest).await?;
+        whole(&from, &args.image, &resolved, tag.as_deref()).await?;
+        let to = tag.clone().map_or(Target::Only, Target::Tag);
+        let image = (resolved.digest, tag.as_deref());
+        run(&from, image, &Transport::Archive(Archive::anew(&args.out)), &to).await
     })?;
     let digest = copied.digest.map(|digest| digest.to_string()).unwrap_or_default();
     let text = format!(
@@ -120,9 +117,8 @@ pub fn create_bundle(args: &cli::BundleCreate, output: Output) -> Ended {
 ///
 /// # Errors
 /// What is missing.
-async fn whole(from: &Transport, image: &Reference, resolved: &Resolved) -> Result<(), Failure> {
-    let tag = tag_of(from, image, &resolved.digest).await?;
-    let found = attached(from, resolved, tag.as_deref()).await?;
+async fn whole(from: &Transport, image: &Reference, resolved: &Resolved, tag: Option<&str>) -> Result<(), Failure> {
+    let found = attached(from, resolved, tag).await?;
     let missing = |what: &str, how: &str| {
         Failure::refused(format!("{image}: {what}; a bundle holds a whole release: see `autonomy oci {how} --help`"))
     };

@@ -345,7 +345,7 @@ fn u01_a_node_that_took_sequence_7_refuses_a_signed_6_also_after_a_restart() {
     assert_eq!(stdout(&reset("agent")), "release floor reset: agent\n");
     assert!(shop.load(&image, &node, &[]).status.success());
     let history = std::fs::read_to_string(node.root.path().join("policy/history.jsonl")).unwrap();
-    assert!(history.contains("agent: drill"), "{history}");
+    assert!(history.contains("agent 7: drill"), "{history}");
 }
 
 #[test]

@@ -70,10 +70,10 @@ impl Folder {
     pub fn make(&self, name: &str) -> Result<Self, Fault> {
         let mode = self.mode | (Mode::RUSR | Mode::WUSR | Mode::XUSR) | enter(self.mode);
         match rustix::fs::mkdirat(&self.fd, name, mode) {
-            Ok(()) => {
+            // Whoever made it may not have come to sync it.
+            Ok(()) | Err(Errno::EXIST) => {
                 rustix::fs::fsync(&self.fd).map_err(|errno| Fault::file(&self.path, "cannot be synced", errno))?
             }
-            Err(Errno::EXIST) => {}
             Err(errno) => return Err(Fault::file(&self.path.join(name), "cannot be made", errno)),
         }
         self.inside(name)?.ok_or_else(|| Fault::missing(&self.path.display().to_string(), format!("folder {name}")))
@@ -147,7 +147,7 @@ impl Folder {
         let Ok(entries) = Dir::read_from(&self.fd) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !name.to_bytes().starts_with(INCOMING.as_bytes()) {
+            if !is_incoming(name.to_bytes()) {
                 continue;
             }
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -189,11 +189,19 @@ impl Folder {
 
     /// Waits for the lock of this folder, which is given back when the value is dropped.
     pub(crate) fn lock(&self) -> Result<OwnedFd, Fault> {
-        let failed = |errno: Errno| Fault::file(&self.path, "cannot be locked", errno);
+        self.locked(FlockOperation::LockExclusive).map_err(|errno| Fault::file(&self.path, "cannot be locked", errno))
+    }
+
+    /// The lock of this folder, when nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<OwnedFd> {
+        self.locked(FlockOperation::NonBlockingLockExclusive).ok()
+    }
+
+    fn locked(&self, how: FlockOperation) -> Result<OwnedFd, Errno> {
         // A descriptor of its own: the lock belongs to what was opened.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive)).map_err(failed)?;
+        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, how))?;
         Ok(fd)
     }
 
@@ -213,7 +221,7 @@ impl Folder {
         let mut total = 0_u64;
         for entry in Dir::read_from(&self.fd).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if entry.file_name().to_bytes().starts_with(INCOMING.as_bytes())
+            if is_incoming(entry.file_name().to_bytes())
                 && let Ok(stat) = rustix::fs::statat(&self.fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
             {
                 total = total.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
@@ -238,6 +246,11 @@ fn enter(mode: Mode) -> Mode {
         }
     }
     bits
+}
+
+/// Whether a file of this name is one that is not complete.
+pub(crate) fn is_incoming(name: &[u8]) -> bool {
+    name.starts_with(INCOMING.as_bytes())
 }
 
 /// A name that nobody can foresee (FAULTS F14).

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use machines::oci::{Descriptor, Digest};
 
 pub use self::folder::{Folder, Incoming};
-pub(crate) use self::folder::{private, replace};
+pub(crate) use self::folder::{is_incoming, private, replace};
 pub(crate) use self::sink::{Absorb, Piece};
 pub use self::sink::{BlobSink, Discard, Memory, Scratch};
 
@@ -113,6 +113,17 @@ impl Blob {
         let len = self.read_at(0, &mut bytes).map_err(|error| self.unreadable(error))?;
         bytes.truncate(len);
         Ok(bytes)
+    }
+
+    /// Whether it is what `descriptor` says: all of it is read and hashed. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn is(&self, descriptor: &Descriptor) -> Result<bool, Fault> {
+        if self.size != descriptor.size {
+            return Ok(false);
+        }
+        Ok(self.pump(self.size, Discard)?.matching(descriptor).is_ok())
     }
 
     fn unreadable(&self, error: std::io::Error) -> Fault {

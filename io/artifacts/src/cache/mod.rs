@@ -4,6 +4,7 @@
 //! who reads, hashes (S21). Several processes may use one cache: what changes its extent is done under one lock, and a
 //! blob that is being read stays readable when it is removed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Cache {
     blobs: Arc<Folder>,
     pinned: Arc<Folder>,
     max_bytes: u64,
+    /// What this handle removes for nobody.
+    spared: Arc<BTreeSet<Digest>>,
 }
 
 impl Cache {
@@ -34,7 +37,30 @@ impl Cache {
         let blobs = top.make("sha256")?;
         let pinned = top.make("pinned")?;
         blobs.sweep();
-        Ok(Self { top: Arc::new(top), blobs: Arc::new(blobs), pinned: Arc::new(pinned), max_bytes })
+        let spared = Arc::default();
+        Ok(Self { top: Arc::new(top), blobs: Arc::new(blobs), pinned: Arc::new(pinned), max_bytes, spared })
+    }
+
+    /// Most bytes of blobs in it.
+    pub(crate) const fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Another handle, which makes room without these: they belong together. Unlike a pin, that ends with the process,
+    /// however it ends.
+    pub(crate) fn sparing(&self, digests: impl IntoIterator<Item = Digest>) -> Self {
+        Self { spared: Arc::new(digests.into_iter().collect()), ..self.clone() }
+    }
+
+    /// The first of these that is not there, or of another length.
+    pub(crate) fn first_missing(&self, wanted: &[Descriptor]) -> Result<Option<Digest>, Fault> {
+        let _held = self.top.lock()?;
+        for descriptor in wanted {
+            if self.blobs.blob(&descriptor.digest)?.is_none_or(|blob| blob.size() != descriptor.size) {
+                return Ok(Some(descriptor.digest));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a blob through the sink that `sink` makes, hashed on the way. `None` when it is not there; one that is not
@@ -181,6 +207,9 @@ impl Cache {
     }
 
     fn is_pinned(&self, digest: &Digest) -> Result<bool, Fault> {
+        if self.spared.contains(digest) {
+            return Ok(true);
+        }
         match rustix::fs::statat(&*self.pinned, digest.hex(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

@@ -1,5 +1,6 @@
 //! The OCI image layout in a folder (image-spec, "Image Layout").
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use rustix::fs::Mode;
 use super::Found;
 use super::local::{self, Local};
 use crate::Fault;
-use crate::blob::{Blob, Folder, Incoming, replace};
+use crate::blob::{Blob, Folder, Incoming, is_incoming, replace};
+use crate::place::folder_of;
 
 const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
@@ -45,7 +47,7 @@ impl Layout {
     pub fn create(path: &Path) -> Result<Self, Fault> {
         let opened = match Folder::named(path, mode()) {
             Err(fault) if fault.is_not_found() => {
-                std::fs::create_dir_all(path).map_err(|error| Fault::file(path, "cannot be made", error))?;
+                make(path)?;
                 Folder::named(path, mode())
             }
             other => other,
@@ -53,15 +55,17 @@ impl Layout {
         let root = Arc::new(opened?);
         let held = root.lock()?;
         if root.file(MARKER)?.is_none() {
-            let empty = std::fs::read_dir(path).map_err(|error| Fault::file(path, "cannot be listed", error))?.next();
-            if empty.is_some() {
+            if !is_unfinished(path)? {
                 return Err(Fault::refused(
                     &place(path),
                     "is a folder that holds other things; give an empty or new one",
                 ));
             }
+            sync_parent(path)?;
             root.make("blobs")?.make("sha256")?;
-            replace(&root, INDEX, &Index::new(media::IMAGE_INDEX.into(), Vec::new()).to_bytes())?;
+            if root.file(INDEX)?.is_none() {
+                replace(&root, INDEX, &Index::new(media::IMAGE_INDEX.into(), Vec::new()).to_bytes())?;
+            }
             // The last thing: a folder that has it is whole.
             replace(&root, MARKER, local::MARKER)?;
         }
@@ -102,12 +106,12 @@ impl Layout {
         local::blob(self, digest)
     }
 
-    /// Whether a blob of this length is there.
+    /// Whether this blob is there and whole: it is read and hashed, so that a damaged one is replaced.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// When it cannot be read.
     pub fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, Fault> {
-        Ok(self.blobs.blob(&descriptor.digest)?.is_some_and(|blob| blob.size() == descriptor.size))
+        self.blobs.blob(&descriptor.digest)?.map_or(Ok(false), |blob| blob.is(descriptor))
     }
 
     /// A blob that is about to come in.
@@ -166,6 +170,38 @@ impl Local for Layout {
     fn blob(&self, digest: &Digest) -> Result<Option<Blob>, Fault> {
         self.blobs.blob(digest)
     }
+}
+
+/// Makes a folder and those above it that are missing, durably.
+fn make(path: &Path) -> Result<(), Fault> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        match std::fs::create_dir(folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Fault::file(folder, "cannot be made", error)),
+        }
+        sync_parent(folder)?;
+    }
+    Ok(())
+}
+
+fn sync_parent(path: &Path) -> Result<(), Fault> {
+    let synced = folder_of(path).and_then(|folder| Ok(rustix::fs::fsync(&folder)?));
+    synced.map_err(|error| Fault::file(path, "its folder cannot be synced", error))
+}
+
+/// Whether a folder without a marker is empty, or holds only what we make before the marker: then its maker was cut short.
+fn is_unfinished(path: &Path) -> Result<bool, Fault> {
+    let failed = |error| Fault::file(path, "cannot be listed", error);
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if name != "blobs" && name != INDEX && !is_incoming(name.as_encoded_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn place(path: &Path) -> String {

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use machines::json;
 use machines::oci::{Descriptor, Digest, Index, MAX_CHILDREN, MAX_MANIFEST, Manifest, Target, check_tag, media, tags};
 
-use super::Found;
+use super::{Found, is_manifest};
 use crate::Fault;
-use crate::blob::Blob;
+use crate::blob::{Blob, Memory};
 
 /// The longest `oci-layout`, in bytes.
 pub(super) const MAX_MARKER: u64 = 4096;
@@ -138,8 +138,18 @@ pub(super) fn referrers(local: &impl Local, subject: &Digest, max: u32) -> Resul
     let schema = tags::referrers(subject);
     for entry in &index.manifests {
         if tag_of(entry) == Some(schema.as_str()) {
-            if let Some(Manifest::Index(listed)) = search.manifest(entry)? {
-                listed.manifests.into_iter().try_for_each(|listed| found.add(listed))?;
+            match search.manifest(entry)? {
+                Some(Manifest::Index(listed)) => {
+                    for listed in listed.manifests {
+                        if is_manifest(&listed.media_type) {
+                            search.manifest(&listed)?;
+                        }
+                        found.add(listed)?;
+                    }
+                }
+                Some(Manifest::Image(_)) | None => {
+                    return Err(Fault::broken(local.place(), format!("the tag {schema} leads to no index")));
+                }
             }
             continue;
         }
@@ -198,20 +208,44 @@ impl<'a, L: Local> Search<'a, L> {
         Self { local, left: MAX_SEARCH }
     }
 
-    /// The manifest of an entry; `None` for what is missing, too long, not what its digest says, or no manifest: it then
-    /// refers to nothing.
+    /// The manifest of an entry of an index; `None` for what is no manifest that we read: it then refers to nothing.
+    ///
+    /// An entry of a manifest's media type that is missing or damaged is an error: what refers to an image (a lock, a
+    /// signature) must not vanish by being damaged.
     fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>, Fault> {
-        let Some(blob) = self.local.blob(&entry.digest)? else { return Ok(None) };
-        if blob.size() != entry.size || blob.size() > u64::from(MAX_MANIFEST) {
-            return Ok(None);
+        match self.checked(entry) {
+            Ok(bytes) => Ok(Manifest::parse(&bytes, None).ok()),
+            Err(Fault::NotFound { .. } | Fault::Mismatch { .. } | Fault::Broken { .. } | Fault::TooLong { .. })
+                if !is_manifest(&entry.media_type) && self.left > 0 =>
+            {
+                Ok(None)
+            }
+            // Not "not found": whoever asks for what refers to an image takes that for none.
+            Err(Fault::NotFound { place, what }) => {
+                Err(Fault::Broken { place, why: format!("an index lists what is not there: {what}") })
+            }
+            Err(fault) => Err(fault),
         }
-        let too_much = || Fault::too_long(self.local.place(), "bytes of manifests to search", MAX_SEARCH);
-        self.left = self.left.checked_sub(blob.size()).ok_or_else(too_much)?;
-        let bytes = blob.read(blob.size())?;
-        if Digest::of(&bytes) != entry.digest {
-            return Ok(None);
+    }
+
+    fn checked(&mut self, entry: &Descriptor) -> Result<Vec<u8>, Fault> {
+        let place = self.local.place();
+        let blob = blob(self.local, &entry.digest)?;
+        if blob.size() != entry.size {
+            let why = format!("an index says that {} has {} bytes; it has {}", entry.digest, entry.size, blob.size());
+            return Err(Fault::broken(place, why));
         }
-        Ok(Manifest::parse(&bytes, None).ok())
+        if blob.size() > u64::from(MAX_MANIFEST) {
+            let what = format!("bytes of the manifest {}", entry.digest);
+            return Err(Fault::too_long(place, what, u64::from(MAX_MANIFEST)));
+        }
+        let Some(left) = self.left.checked_sub(blob.size()) else {
+            // Whatever the entry is, nothing more is looked at.
+            self.left = 0;
+            return Err(Fault::too_long(place, "bytes of manifests to search", MAX_SEARCH));
+        };
+        self.left = left;
+        blob.pump(entry.size, Memory::default())?.matching(entry).map(|matched| matched.into_sink().0)
     }
 }
 

@@ -10,7 +10,7 @@ mod registry;
 
 use std::path::Path;
 
-use machines::oci::{Descriptor, Digest, Place, Target};
+use machines::oci::{Descriptor, Digest, Place, Target, media};
 use tokio::runtime::RuntimeFlavor;
 
 pub use self::archive::Archive;
@@ -62,6 +62,14 @@ where
         RuntimeFlavor::CurrentThread => work(),
         _ => blocking(place, work).await,
     }
+}
+
+/// The longest blob that is taken from anywhere, in bytes: 16 GiB.
+pub(crate) const MAX_BLOB: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Whether what has this media type is a manifest or an index that we read. Kinds from before OCI 1.1 are not.
+pub(crate) fn is_manifest(media_type: &str) -> bool {
+    [media::IMAGE_MANIFEST, media::IMAGE_INDEX, media::DOCKER_MANIFEST, media::DOCKER_LIST].contains(&media_type)
 }
 
 /// The longest blob that is read at once, in bytes.
@@ -249,7 +257,7 @@ impl Transport {
         .await
     }
 
-    /// Whether a blob of this digest and length is there.
+    /// Whether a blob of this digest and length is there. On this machine it is read and hashed; a registry is believed.
     ///
     /// # Errors
     /// When the place cannot be read or reached.

@@ -329,3 +329,88 @@ async fn f14_nothing_half_written_is_visible_and_nothing_is_left_of_it() {
     let put = nowhere.put_blob(&blob, &io_artifacts::blob::Blob::from_bytes(b"x".to_vec())).await;
     assert!(put.unwrap_err().to_string().contains("none"));
 }
+
+#[test]
+fn writers_of_one_archive_at_once_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    let blob = |n: u8| Descriptor::of(media::OCTET_STREAM, &[n; 64]);
+    std::thread::scope(|scope| {
+        for n in 0..6_u8 {
+            let path = &path;
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let there = Archive::create(path).unwrap();
+                    there.put_blob(&blob(n), &io_artifacts::blob::Blob::from_bytes(vec![n; 64])).unwrap();
+                    match there.finish() {
+                        Ok(()) => return,
+                        Err(fault) => assert!(fault.to_string().contains("somebody else"), "{fault}"),
+                    }
+                }
+                panic!("200 tries and none went through");
+            });
+        }
+    });
+    let there = Archive::open(&path).unwrap();
+    for n in 0..6 {
+        assert!(there.has_blob(&blob(n)).unwrap(), "{n}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn after_a_failure_everything_is_still_there_to_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    let there = Archive::create(&path).unwrap();
+    let blob = Descriptor::of(media::OCTET_STREAM, b"held");
+    there.put_blob(&blob, &io_artifacts::blob::Blob::from_bytes(b"held".to_vec())).unwrap();
+    // Something takes the name, and goes away again.
+    std::fs::create_dir(&path).unwrap();
+    assert!(there.finish().is_err());
+    std::fs::remove_dir(&path).unwrap();
+    there.finish().unwrap();
+    assert!(Archive::open(&path).unwrap().has_blob(&blob).unwrap());
+}
+
+#[test]
+fn what_a_killed_writer_left_is_swept_and_what_a_living_one_holds_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let left = at(".a.tar.blobs-0123456789abcdef");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("0".repeat(64)), b"a blob").unwrap();
+    std::fs::write(left.join(".incoming-0123456789abcdef"), b"a part").unwrap();
+    std::fs::write(at(".a.tar.new-0123456789abcdef"), b"half").unwrap();
+    let others = [".b.tar.new-0123456789abcdef", ".a.tar.new-mine", "notes"];
+    for other in others {
+        std::fs::write(at(other), b"other").unwrap();
+    }
+    let put = |n: u8| {
+        let there = Archive::create(&at("a.tar")).unwrap();
+        let blob = Descriptor::of(media::OCTET_STREAM, &[n]);
+        there.put_blob(&blob, &io_artifacts::blob::Blob::from_bytes(vec![n])).unwrap();
+        (there, blob)
+    };
+    let (living, held) = put(1);
+    assert!(!left.exists() && !at(".a.tar.new-0123456789abcdef").exists());
+    let (second, _) = put(2);
+    drop(second);
+    living.finish().unwrap();
+    assert!(Archive::open(&at("a.tar")).unwrap().has_blob(&held).unwrap());
+    assert!(others.iter().all(|other| at(other).exists()), "what is not of this archive stays");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+}
+
+#[tokio::test]
+async fn s12_a_damaged_blob_of_an_archive_is_replaced_by_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    std::fs::write(&path, good().file(&blob_name(b"truth"), b"a lie").end()).unwrap();
+    let more = create(&archive(&path)).await;
+    let blob = Descriptor::of(media::OCTET_STREAM, b"truth");
+    assert!(!more.has_blob(&blob).await.unwrap());
+    put_blob(&more, media::OCTET_STREAM, b"truth").await;
+    more.finish().await.unwrap();
+    assert_eq!(open(&archive(&path)).await.bytes(&blob, 10).await.unwrap(), b"truth");
+}

@@ -1,9 +1,12 @@
 use std::sync::{Arc, Mutex};
 
 use io_artifacts::Fault;
-use io_artifacts::copy::{Progress, copy};
+use io_artifacts::blob::{Blob, Discard};
+use io_artifacts::cache::Cache;
+use io_artifacts::copy::{Progress, copy, copy_resolved, keep};
 use io_artifacts::source::Transport;
-use machines::oci::{Descriptor, Digest, Image, Index, MAX_MANIFEST, Place, Target, media};
+use machines::oci::{Descriptor, Digest, Image, Index, MAX_MANIFEST, Manifest, Place, Target, media, tags};
+use machines::signature::simple;
 
 use crate::images::{archive, attach, check_release, create, image, layout, open, put, put_blob, quiet, release, tag};
 use crate::pushes::Ours;
@@ -153,4 +156,111 @@ async fn a_list_of_referrers_may_name_what_is_gone_and_what_is_of_other_kinds() 
     let to = create(&layout(folder.path())).await;
     let copied = copy(&server.open().await, &tag("v1"), &to, &tag("v1"), quiet()).await.unwrap();
     assert_eq!((copied.manifests, copied.blobs_copied), (1, 1));
+}
+
+#[tokio::test]
+async fn s11_a_resolved_image_is_copied_by_its_digest_and_its_tag_is_not_asked_for_again() {
+    let config = b"{}";
+    let image = Image::artifact("x", Descriptor::of(media::EMPTY_JSON, config), None).to_bytes();
+    let digest = Digest::of(&image);
+    let server = Server::start(move |request| match request.path.as_str() {
+        path if path == format!("/v2/app/manifests/{digest}") => answer(200, image.clone()),
+        path if path == format!("/v2/app/blobs/{}", Digest::of(config)) => answer(200, config.to_vec()),
+        _ => answer(404, ""),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = create(&layout(folder.path())).await;
+    let copied = copy_resolved(&server.open().await, (&digest, Some("v1")), &to, &tag("v1"), quiet()).await.unwrap();
+    assert_eq!(copied.digest, Some(digest));
+    let paths: Vec<String> = server.requests().into_iter().map(|request| request.path).collect();
+    assert!(paths.iter().all(|path| !path.ends_with("/manifests/v1")), "{paths:?}");
+    assert!(paths.iter().any(|path| path.ends_with("/manifests/v1-lock")), "what lies beside it comes along");
+}
+
+#[tokio::test]
+async fn s14_more_bytes_than_a_copy_may_have_are_refused_before_the_first() {
+    const GIB: u64 = 1 << 30;
+    let folder = tempfile::tempdir().unwrap();
+    let to = create(&layout(folder.path())).await;
+    let state = tempfile::tempdir().unwrap();
+    let cache = Cache::open(state.path(), 1 << 20).unwrap();
+    for (sizes, words) in
+        [(vec![16 * GIB + 1], "bytes of the blob"), (vec![16 * GIB; 5], "bytes of blobs of one image")]
+    {
+        let mut image = Image::artifact("x", Descriptor::of(media::EMPTY_JSON, b"{}"), None);
+        image.layers.extend(sizes.iter().enumerate().map(|(n, size)| Descriptor {
+            size: *size,
+            ..Descriptor::of(media::IMAGE_LAYER, &[u8::try_from(n).unwrap()])
+        }));
+        let image = image.to_bytes();
+        let server = Server::start(move |request| match request.path.as_str() {
+            "/v2/app/manifests/v1" => answer(200, image.clone()),
+            _ => answer(404, ""),
+        })
+        .await;
+        let from = server.open().await;
+        let fault = copy(&from, &tag("v1"), &to, &tag("v1"), quiet()).await.unwrap_err();
+        assert!(matches!(fault, Fault::TooLong { .. }) && fault.to_string().contains(words), "{fault}");
+        assert!(keep(&from, &tag("v1"), &cache).await.unwrap_err().to_string().contains(words));
+        assert!(server.requests().iter().all(|request| !request.path.contains("/blobs/")));
+        let long = Descriptor { size: 16 * GIB + 1, ..Descriptor::of(media::IMAGE_LAYER, b"x") };
+        assert!(matches!(from.stream(&long, Discard).await, Err(Fault::TooLong { .. })));
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_in_the_cache_removes_nothing_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = create(&layout(folder.path())).await;
+    let root = put(&from, &tag("v1"), &image(&from, &[&[1; 400], &[2; 400]]).await).await;
+    let state = tempfile::tempdir().unwrap();
+    let small = Cache::open(state.path(), 900).unwrap();
+    let fault = keep(&from, &tag("v1"), &small).await.unwrap_err().to_string();
+    assert!(fault.contains("the blob cache holds at most 900"), "{fault}");
+    assert_eq!(small.bytes_held().unwrap(), 0, "nothing of it is stored");
+    // What others left behind goes, and nothing of the image.
+    let cache = Cache::open(state.path(), 2000).unwrap();
+    for n in 3..7 {
+        assert!(cache.put(&Descriptor::of(media::OCTET_STREAM, &[n; 450]), vec![n; 450]).unwrap());
+    }
+    keep(&from, &Target::Digest(root.digest), &cache).await.unwrap();
+    for bytes in [vec![1; 400], vec![2; 400]] {
+        let layer = Descriptor::of(media::IMAGE_LAYER, &bytes);
+        assert_eq!(cache.bytes(&layer, 400).unwrap(), Some(bytes));
+    }
+    assert!(cache.bytes(&root, 1 << 20).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_signatures_at_the_destination_stay_beside_those_that_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (layout(&folder.path().join("one")), layout(&folder.path().join("two")));
+    let to = archive(&folder.path().join("to.tar"));
+    let mut signed = None;
+    for (place, signer) in [(&one, &b"first"[..]), (&two, b"second")] {
+        let there = create(place).await;
+        let root = put(&there, &tag("v1"), &image(&there, &[b"content"]).await).await;
+        let payload = format!("payload for {}", root.digest).into_bytes();
+        let layer = simple::layer(&payload, signer);
+        there.put_blob(&layer, &Blob::from_bytes(payload)).await.unwrap();
+        let (config, manifest) = simple::manifest(vec![layer]);
+        there.put_blob(&manifest.config, &Blob::from_bytes(config)).await.unwrap();
+        put(&there, &Target::Tag(tags::signature(&root.digest)), &manifest).await;
+        signed = Some(root);
+    }
+    let signature = Target::Tag(tags::signature(&signed.unwrap().digest));
+    let mut seen = Vec::new();
+    for from in [&one, &two, &one, &two] {
+        let target = create(&to).await;
+        copy(&open(from).await, &tag("v1"), &target, &tag("v1"), quiet()).await.unwrap();
+        let found = open(&to).await.manifest(&signature, MAX_MANIFEST).await.unwrap();
+        let Manifest::Image(manifest) = Manifest::parse(&found.bytes, None).unwrap() else { panic!("no image") };
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            assert!(open(&to).await.has_blob(blob).await.unwrap());
+        }
+        seen.push((manifest.layers.len(), found.digest));
+    }
+    assert_eq!(seen.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [1, 2, 2, 2]);
+    assert!(seen[1..].iter().all(|(_, digest)| *digest == seen[1].1), "what is there already changes nothing");
 }

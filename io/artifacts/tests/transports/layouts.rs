@@ -245,3 +245,79 @@ async fn writers_at_once_lose_no_entry_of_the_index() {
     let leftovers = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(leftovers, 3, "blobs, index.json, oci-layout and nothing else");
 }
+
+#[tokio::test]
+async fn s21_a_damaged_blob_of_the_right_length_is_not_taken_for_the_blob() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = create(&layout(folder.path())).await;
+    let blob = put_blob(&there, media::OCTET_STREAM, b"whole").await;
+    assert!(there.has_blob(&blob).await.unwrap());
+    std::fs::write(blob_path(folder.path(), &blob.digest), b"whale").unwrap();
+    assert!(!there.has_blob(&blob).await.unwrap());
+    put_blob(&there, media::OCTET_STREAM, b"whole").await;
+    assert_eq!(there.bytes(&blob, 10).await.unwrap(), b"whole");
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_does_not_vanish_by_being_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = create(&layout(folder.path())).await;
+    let root = put(&there, &tag("v1"), &image(&there, &[b"one"]).await).await;
+    let lock = attach(&there, media::LOCK, b"lock", &root).await;
+    let (path, index) = (blob_path(folder.path(), &lock.digest), folder.path().join("index.json"));
+    let (whole, listed) = (std::fs::read(&path).unwrap(), std::fs::read_to_string(&index).unwrap());
+    let referrers = || there.referrers(&root.digest, None, 8);
+    assert_eq!(referrers().await.unwrap().len(), 1);
+    let mut changed = whole.clone();
+    changed[20] ^= 1;
+    std::fs::write(&path, changed).unwrap();
+    assert!(matches!(referrers().await, Err(Fault::Mismatch { .. })));
+    std::fs::write(&path, &whole[1..]).unwrap();
+    assert!(matches!(referrers().await, Err(Fault::Broken { .. })));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(referrers().await, Err(Fault::Broken { .. })), "and not \"not found\"");
+    // What the tag schema lists is no less there.
+    let index_of = Index::new(media::IMAGE_INDEX.into(), vec![lock.clone()]).to_bytes();
+    let bare = create(&layout(&folder.path().join("bare"))).await;
+    let schema = Target::Tag(tags::referrers(&root.digest));
+    bare.put_manifest(&schema, media::IMAGE_INDEX, &index_of).await.unwrap();
+    assert!(matches!(bare.referrers(&root.digest, None, 8).await, Err(Fault::Broken { .. })));
+    std::fs::write(&path, &whole).unwrap();
+    let size = format!("\"size\":{}", lock.size);
+    assert!(listed.contains(&size));
+    std::fs::write(&index, listed.replace(&size, "\"size\":7")).unwrap();
+    assert!(matches!(referrers().await, Err(Fault::Broken { .. })), "the index lies about its length");
+    // Of another kind, it is nothing to us.
+    let foreign = listed.replace(
+        "\"manifests\":[",
+        &format!(
+            r#""manifests":[{{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","digest":"{}","size":3}},"#,
+            Digest::of(b"foreign")
+        ),
+    );
+    std::fs::write(&index, foreign).unwrap();
+    assert_eq!(referrers().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_layout_whose_making_was_cut_short_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a/b/site");
+    for step in 0..3 {
+        std::fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+        if step > 0 {
+            std::fs::write(root.join(".incoming-0123456789abcdef"), b"{").unwrap();
+        }
+        if step > 1 {
+            std::fs::write(root.join("index.json"), br#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+        }
+        let there = create(&layout(&root)).await;
+        put(&there, &tag("v1"), &image(&there, &[b"one"]).await).await;
+        assert_eq!(open(&layout(&root)).await.tags(4).await.unwrap(), ["v1"]);
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 3, "what was half written is swept away");
+        std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    }
+    std::fs::create_dir_all(root.join("blobs")).unwrap();
+    std::fs::write(root.join("notes.txt"), b"mine").unwrap();
+    assert!(Layout::create(&root).unwrap_err().to_string().contains("holds other things"));
+}

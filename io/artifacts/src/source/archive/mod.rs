@@ -140,12 +140,13 @@ impl Archive {
         local::blob(self, digest)
     }
 
-    /// Whether a blob of this length is there, or held to be written.
+    /// Whether this blob is there, or held to be written, and whole: it is read and hashed, so that a damaged one is
+    /// replaced.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// When it cannot be read.
     pub fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, Fault> {
-        Ok(Local::blob(self, &descriptor.digest)?.is_some_and(|blob| blob.size() == descriptor.size))
+        Local::blob(self, &descriptor.digest)?.map_or(Ok(false), |blob| blob.is(descriptor))
     }
 
     /// A blob that is about to come in. Dropping what is made here before it is kept leaves nothing.
@@ -194,7 +195,10 @@ impl Archive {
     pub fn finish(&self) -> Result<(), Fault> {
         // Held to the end: nobody adds to what is being written.
         let mut state = self.state();
-        let Some(staging) = state.staging.take() else { return Ok(()) };
+        let state = &mut *state;
+        let Some(staging) = &state.staging else { return Ok(()) };
+        // Nobody else writes it between the look at what lies there and the rename.
+        let held = write::hold(&self.inner.path)?;
         let mut index = state.index.clone();
         index.manifests.sort_by(|a, b| (local::tag_of(a), a.digest).cmp(&(local::tag_of(b), b.digest)));
         let mut blobs = BTreeMap::new();
@@ -214,9 +218,12 @@ impl Archive {
         }
         write::write(&self.inner.path, &index.to_bytes(), &blobs)?;
         let written = Self::open(&self.inner.path)?;
+        drop(held);
         let mut written = written.state();
         (state.base, state.seen) = (written.base.take(), written.seen);
         state.index = index;
+        // Only now: after a failure everything is still there to be written.
+        state.staging = None;
         Ok(())
     }
 

@@ -146,8 +146,8 @@ impl Auth {
 
     /// Where a token is asked for, and with which credentials.
     ///
-    /// Credentials go to the registry's own origin, or over TLS to a host that the operator named; elsewhere a token is
-    /// asked for without them.
+    /// Credentials go to the registry's own origin, or over TLS to a host that the operator named, when the registry itself
+    /// is spoken to over TLS or on this machine; elsewhere a token is asked for without them.
     pub(super) fn token_request(
         &self,
         base: &Url,
@@ -164,7 +164,9 @@ impl Auth {
             return Err(bad("tokens are not fetched without TLS"));
         }
         let same = url.origin() == base.origin() && (url.scheme() == "https" || loopback);
-        let named = url.scheme() == "https" && self.token_hosts.iter().any(|host| authority(&url) == *host);
+        // What the credentials buy is sent to the registry: that must be no place where others read it.
+        let private = base.scheme() == "https" || loopback;
+        let named = private && url.scheme() == "https" && self.token_hosts.iter().any(|host| authority(&url) == *host);
         let mut query = url.query_pairs_mut();
         if let Some(service) = service {
             query.append_pair("service", service);
@@ -308,6 +310,10 @@ mod tests {
         ] {
             assert!(ask(elsewhere).unwrap().1.is_none(), "{elsewhere}");
         }
+        let plain = Url::parse("http://r.example/").unwrap();
+        let bought = |loopback| auth.token_request(&plain, loopback, ("https://auth.example/t", None)).unwrap().1;
+        assert!(bought(false).is_none(), "a token that credentials buy is not sent in the clear");
+        assert!(bought(true).is_some());
         for refused in ["http://r.example/t", "http://auth.example/t", "ftp://x/", "token", "https://u:p@r.example/"] {
             assert!(ask(refused).is_err(), "{refused}");
         }

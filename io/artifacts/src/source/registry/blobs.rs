@@ -6,6 +6,7 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::super::MAX_BLOB;
 use super::Registry;
 use super::http::{Call, Tries, Trouble};
 use crate::Fault;
@@ -26,6 +27,10 @@ impl Registry {
         descriptor: &Descriptor,
         sink: S,
     ) -> Result<Streamed<S>, Fault> {
+        if descriptor.size > MAX_BLOB {
+            let what = format!("bytes of the blob {}, whose descriptor says {}", descriptor.digest, descriptor.size);
+            return Err(Fault::too_long(self.place(), what, MAX_BLOB));
+        }
         let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
         let absorbing = tokio::task::spawn_blocking(move || {
             let mut absorb = Absorb::new(sink);

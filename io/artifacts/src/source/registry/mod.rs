@@ -75,6 +75,9 @@ pub struct Timeouts {
     pub least_speed: u64,
 }
 
+/// The longest exchange.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -87,9 +90,9 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The whole of an exchange that moves so many bytes.
+    /// The whole of an exchange that moves so many bytes; whatever they are, a day.
     fn overall(&self, bytes: u64) -> Duration {
-        self.answer.saturating_add(Duration::from_secs(bytes / self.least_speed.max(1)))
+        self.answer.saturating_add(Duration::from_secs(bytes / self.least_speed.max(1))).min(LONGEST)
     }
 }
 
