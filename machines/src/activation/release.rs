@@ -185,7 +185,8 @@ impl Activation {
         let mut after = self.clone();
         let known = !name.contains('/') && after.floors.remove(name).is_some();
         // The time floor is everybody's: it can be reset whatever name is given.
-        if !known && !(time && self.time_floor.is_some()) {
+        let by_time = time && self.time_floor.is_some();
+        if !known && !by_time {
             let known: Vec<&str> = self.floors.keys().map(String::as_str).filter(|key| !key.contains('/')).collect();
             let known = known.join(", ");
             let known = if known.is_empty() { String::from("there are none") } else { known };

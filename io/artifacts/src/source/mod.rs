@@ -58,9 +58,10 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Fault> + Send + 'static,
 {
-    match tokio::runtime::Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => work(),
-        _ => blocking(place, work).await,
+    if tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        work()
+    } else {
+        blocking(place, work).await
     }
 }
 
