@@ -50,7 +50,9 @@ demo-drills: build ## break things on purpose: no or corrupt policy, kill -9 und
 test: ## all tests, golden fixtures and the rules of the rooms among them
 	$(CARGO) test --workspace --locked
 
-lint: ## formatting, clippy, the rules of the rooms, licences and sources of dependencies (cargo-deny)
+lint: ## formatting, clippy, the rules of the rooms, lock files, licences and sources of dependencies (cargo-deny)
+	@$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || { \
+	  echo "lint: fuzz/Cargo.lock is out of date; write it with: $(CARGO) update --workspace --manifest-path fuzz/Cargo.toml"; exit 1; }
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) run --quiet --locked -p golden --bin room-lint
