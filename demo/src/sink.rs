@@ -2,26 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use machines::json::{Limits, Value, parse};
 
-use crate::http::Client;
-use crate::node::without_ours;
-use crate::scratch::{self, lock};
+use crate::service::{Service, Serving};
 use crate::shell::Shell;
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A receiver that is started and stopped, always on the same address.
 #[derive(Debug)]
 pub struct Sink {
-    autonomy: PathBuf,
+    service: Service,
     dir: PathBuf,
     /// `--listen`
     pub address: SocketAddr,
@@ -33,9 +26,8 @@ impl Sink {
     /// # Errors
     /// There is no free port.
     pub fn new(autonomy: &Path, dir: &Path) -> Result<Self> {
-        let loopback = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|free| free.local_addr());
-        let address = loopback(4318).or_else(|_| loopback(0)).context("no free port on 127.0.0.1")?;
-        Ok(Self { autonomy: autonomy.to_path_buf(), dir: dir.to_path_buf(), address })
+        let service = Service::new(autonomy, "sink", 4318, "/stats")?;
+        Ok(Self { address: service.address, service, dir: dir.to_path_buf() })
     }
 
     /// Shows and starts it.
@@ -43,10 +35,7 @@ impl Sink {
     /// # Errors
     /// It does not answer.
     pub fn start(&self, shell: &Shell) -> Result<Collecting> {
-        shell.type_in(&format!("autonomy {} &", self.arguments("accept").join(" ")));
-        let up = self.quietly("accept")?;
-        shell.print(&format!("[pid {}]", up.pid));
-        Ok(up)
+        self.service.start(&self.arguments("accept"), shell).map(Collecting::of)
     }
 
     /// Starts it with this behaviour and waits until it answers.
@@ -54,28 +43,7 @@ impl Sink {
     /// # Errors
     /// It does not answer.
     pub fn quietly(&self, behave: &str) -> Result<Collecting> {
-        let mut command = Command::new(&self.autonomy);
-        without_ours(&mut command);
-        let child = command
-            .args(self.arguments(behave))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot run {}; `make build` makes it", self.autonomy.display()))?;
-        let pid = child.id();
-        let up = Collecting { child: scratch::guarded(child), pid, address: self.address };
-        let until = Instant::now() + PATIENCE;
-        while up.stats().is_err() {
-            if let Some(status) = lock(&up.child).try_wait()? {
-                bail!("the sink ended with {status}");
-            }
-            if Instant::now() > until {
-                bail!("the sink does not answer on {}", self.address);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(up)
+        self.service.quietly(&self.arguments(behave)).map(Collecting::of)
     }
 
     fn arguments(&self, behave: &str) -> Vec<String> {
@@ -126,19 +94,22 @@ impl Sink {
 /// A sink that runs; killed when it goes out of scope.
 #[derive(Debug)]
 pub struct Collecting {
-    child: Arc<Mutex<Child>>,
+    serving: Serving,
     /// Its process id.
     pub pid: u32,
-    address: SocketAddr,
 }
 
 impl Collecting {
+    const fn of(serving: Serving) -> Self {
+        Self { pid: serving.pid, serving }
+    }
+
     /// What it counted.
     ///
     /// # Errors
     /// It does not answer.
     pub fn stats(&self) -> Result<Value> {
-        Ok(Client::connect(self.address, PATIENCE)?.get("/stats")?.json())
+        Ok(self.serving.get("/stats")?.json())
     }
 
     /// Ends it.
@@ -146,13 +117,7 @@ impl Collecting {
     /// # Errors
     /// None; it is killed by its id.
     pub fn stop(self) -> Result<()> {
-        drop(self);
+        self.serving.stop();
         Ok(())
-    }
-}
-
-impl Drop for Collecting {
-    fn drop(&mut self) {
-        scratch::kill(&self.child);
     }
 }

@@ -39,7 +39,7 @@ source_of() {
     return
   fi
   said=$(go mod download -json "$module@$version" 2>&1) ||
-    cannot "Go's module proxy does not give the suite; clone the distribution-spec and name the clone in DISTRIBUTION_SPEC: $said"
+    cannot "Go's module proxy does not give the suite; clone the distribution-spec and name the clone in DISTRIBUTION_SPEC:$(sed -n 's/.*"Error": "\(.*\)",\{0,1\}$/ \1/p' <<<"$said")"
   sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p' <<<"$said"
 }
 

@@ -161,13 +161,13 @@ def ours(autonomy, work, environment, *options, name="autonomy"):
     return running(name, command, work / f"{name}.log", environment)
 
 
-def docker_registry(program, work, environment):
-    host = f"{HOST}:{free_port()}"
-    storage = {"filesystem": {"rootdirectory": str(work / "docker-registry")}}
+def docker_registry(program, work, environment, deletes=False):
+    name, host = "docker-registry" + "-deletes" * deletes, f"{HOST}:{free_port()}"
+    storage = {"filesystem": {"rootdirectory": str(work / name)}, "delete": {"enabled": deletes}}
     configuration = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": host}}
-    file = work / "docker-registry.yaml"
+    file = work / f"{name}.yaml"
     file.write_text(json.dumps(configuration))  # which is YAML too
-    return running("docker-registry", [program, "serve", file], work / "docker-registry.log", environment, host)
+    return running(name, [program, "serve", file], work / f"{name}.log", environment, host)
 
 
 def in_memory(program, work, environment):

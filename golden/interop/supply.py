@@ -15,6 +15,7 @@ import sys
 import tarfile
 import time
 
+import distribution
 import payloads
 import registries
 from registries import Wrong, digest
@@ -27,6 +28,10 @@ OK, SIGNATURE_ONLY = "verification OK", "verification OK (signature only)"
 
 class NotHere(Exception):
     """What a machine lacks for a row, in words."""
+
+
+class Known(Exception):
+    """Why a registry of others does not do what a row says."""
 
 
 class Image:
@@ -75,6 +80,9 @@ class Column:
             except NotHere as reason:
                 self.cells[row] = "not run"
                 self.bench.missing.append(str(reason))
+            except Known as reason:
+                self.cells[row] = "known"
+                self.bench.known.setdefault(f"{self.registry.name}: {reason}", []).append(row.label)
             except Exception as wrong:  # whatever it is, it is told, and the other rows are run
                 self.cells[row] = "FAIL"
                 self.bench.troubles.append((f"{self.registry.name}: {row.group}: {row.label}", words(wrong)))
@@ -309,9 +317,22 @@ class Column:
         if not by_theirs or by_others:
             raise Wrong("the signature is not by the key that signed, or by any")
 
+    # The distribution-spec.
+
+    def specified(self, check):
+        """A check of `distribution.py`, over the registry that deletes where it wants deletion."""
+        registry = self.bench.deleting[self.registry.name] if check.deletes else self.registry
+        known = distribution.KNOWN.get(self.registry.name, {}).get(check.name)
+        try:
+            check.over(registry.host, "distribution")
+        except distribution.Wrong as wrong:
+            raise (Known(known) if known else Wrong(str(wrong))) from wrong
+        if known:
+            raise Wrong(f"it does this, though the list of what it does not says: {known}")
+
     def conformance(self):
         """Go fetches and builds the suites, so that this alone goes out."""
-        command = [self.bench.conformance, f"http://{self.bench.spare.host}", self.bench.programs / "conformance"]
+        command = [self.bench.conformance, f"http://{self.bench.deleting[self.registry.name].host}", self.bench.programs / "conformance"]
         done = self.shell.run(*command, environment=dict(os.environ), patience=600)
         if done.returncode == 2:
             raise NotHere(done.stderr.splitlines()[0])
@@ -352,7 +373,7 @@ class Bench:
 
     def __init__(self, autonomy, programs, work, policies):
         self.autonomy, self.programs, self.work, self.policies = autonomy, programs, work, policies
-        self.shell, self.troubles, self.notes, self.spare = Shell(work), [], [], None
+        self.shell, self.troubles, self.notes, self.known, self.deleting = Shell(work), [], [], {}, {}
         self.missing = [f"{name}, which Go builds, is not there" for name in BUILT if not (programs / name).exists()]
         self.skopeo, self.docker_registry = shutil.which("skopeo"), shutil.which("docker-registry")
         self.conformance = pathlib.Path(__file__).with_name("conformance.sh")
@@ -400,6 +421,10 @@ class Bench:
         row(group, "skopeo to layout and archive of its own and back: same digest", Column.skopeo_round)
         row(group, "skopeo from our layout and archive: same digest", Column.skopeo_takes_ours)
         row(group, "skopeo leaves signatures behind: step 1 fails; signed there: passes", Column.skopeo_leaves_signatures)
+        for one in distribution.CHECKS:
+            # In memory nothing can be switched off.
+            names = [name for name in over if name != "ociregistry" or one.deletes is not False]
+            row(f"the distribution-spec: {one.group}", one.label, Column.specified, one, over=names)
         row("the distribution-spec's conformance suites", "pass", Column.conformance, over=["autonomy"])
         return rows
 
@@ -434,12 +459,23 @@ def main():
         if (programs / "registry").exists():
             running.append(registries.in_memory(programs / "registry", work, environment))
         columns = [Column(bench, stack.enter_context(registry)) for registry in running]
-        # The conformance suites delete what they pushed, and want a registry that lets them.
-        bench.spare = stack.enter_context(registries.ours(autonomy, work, environment, "--deletes", name="autonomy-deletes"))
+        # What the specification says of deletion, and suites that delete what they pushed, want a registry that lets them.
+        for registry in (
+            registries.docker_registry(bench.docker_registry, work, environment, deletes=True),
+            registries.ours(autonomy, work, environment, "--deletes", name="autonomy-deletes"),
+        ):
+            registry = stack.enter_context(registry)
+            bench.deleting[registry.name.removesuffix("-deletes")] = registry
+        bench.deleting |= {column.registry.name: column.registry for column in columns if column.registry.name == "ociregistry"}
         rows = bench.rows([column.registry.name for column in columns])
         with concurrent.futures.ThreadPoolExecutor(len(columns)) as pool:
             list(pool.map(lambda column: column.run(rows), columns))
+    passing = distribution.indifferent(200)
+    if passing != ["greeting"]:
+        bench.troubles.append(("the checks of the distribution-spec", f"pass over a server that answers all alike: {passing}"))
     table(rows, columns)
+    for reason, labels in bench.known.items():
+        print(f"interop: known: {reason} ({'; '.join(labels)})")
     for line in [*bench.notes, *(f"interop: not run: {reason}" for reason in bench.missing)]:
         print(line)
     told = set()
@@ -448,7 +484,8 @@ def main():
         told.add(trouble)
     passed = sum(cell == "PASS" for column in columns for cell in column.cells.values())
     seconds = round(time.monotonic() - started)
-    counts = f"{passed} passed, {len(bench.troubles)} failed, {len(bench.missing)} not run"
+    known = sum(len(labels) for labels in bench.known.values())
+    counts = f"{passed} passed, {len(bench.troubles)} failed, {known} known, {len(bench.missing)} not run"
     print(f"interop: supply chain: {counts}, {seconds} s")
     return 1 if bench.troubles or not passed else 0
 

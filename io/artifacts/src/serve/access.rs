@@ -8,28 +8,20 @@ use std::path::Path;
 
 use base64ct::{Base64, Encoding as _};
 use hyper::header::{AUTHORIZATION, HeaderMap};
-use machines::ids::Hash32;
-use sha2::{Digest as _, Sha256};
+use io_http::TokenError;
 
 use super::ServeError;
 use super::answer::Refusal;
 
-/// A token, kept as its hash: two hashes are compared, whatever their texts.
-#[derive(Clone, Copy)]
-pub struct Token(Hash32);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
-    }
-}
+/// The token.
+#[derive(Clone, Copy, Debug)]
+pub struct Token(io_http::Token);
 
 impl Token {
     /// This text as a token; `None` when it is not 16 to 1024 visible ASCII characters.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let fits = (16..=1024).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        fits.then(|| Self::hash(text.as_bytes()))
+        io_http::Token::new(text).map(Self)
     }
 
     /// Reads a token from a file that holds it and at most a line's end.
@@ -37,13 +29,10 @@ impl Token {
     /// # Errors
     /// When the file cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Self, ServeError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ServeError::TokenUnreadable(path.into(), error))?;
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        Self::new(text.strip_suffix('\r').unwrap_or(text)).ok_or_else(|| ServeError::TokenUnusable(path.into()))
-    }
-
-    fn hash(text: &[u8]) -> Self {
-        Self(Hash32(Sha256::digest(text).into()))
+        io_http::Token::read(path).map(Self).map_err(|error| match error {
+            TokenError::Unreadable(..) => ServeError::TokenUnreadable(error),
+            TokenError::Unusable(_) => ServeError::TokenUnusable(error),
+        })
     }
 }
 
@@ -97,7 +86,7 @@ impl Access {
         };
         let open = wish == Wish::Read && !self.private;
         match token {
-            Some(token) if Token::hash(&token).0 == want => Ok(()),
+            Some(token) if want.is(&token) => Ok(()),
             None if open => Ok(()),
             Some(_) | None => Err(Refusal::unauthorized()),
         }
@@ -192,14 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_line_of_visible_characters() {
-        for text in ["", "short", "0123456789abcde\n", "0123456789 abcdef", "0123456789äbcdef"] {
-            assert!(Token::new(text).is_none(), "{text:?}");
-        }
+    fn a_tokens_file_is_unreadable_or_unusable() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
         assert!(Token::read(file.path()).is_ok());
-        std::fs::write(file.path(), "0123456789abcdef\nmore\n").unwrap();
+        std::fs::write(file.path(), "short\n").unwrap();
         assert!(matches!(Token::read(file.path()), Err(ServeError::TokenUnusable(_))));
+        assert!(matches!(Token::read(&file.path().join("none")), Err(ServeError::TokenUnreadable(_))));
     }
 }

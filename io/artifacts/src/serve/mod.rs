@@ -8,7 +8,6 @@ mod access;
 mod answer;
 mod blobs;
 mod manifests;
-mod patient;
 mod registry;
 mod route;
 mod store;
@@ -20,20 +19,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use io_telemetry::serve::{Listener, Site};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{interval, sleep, timeout};
+use io_http::lengths::Watched;
+use io_http::{BindError, Listener, Site, TokenError};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
 
 pub use access::Token;
 pub use store::StoreError;
 
 use access::Access;
-use patient::Patient;
 use registry::Registry;
 use store::Store;
 use uploads::Uploads;
@@ -82,8 +78,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// How long a head may take, and how long a kept connection may be idle.
     pub head_time: Duration,
-    /// How long nothing of a body may come, and how long nothing of an answer may be taken. A blob as a whole may take as
-    /// long as it does.
+    /// How long nothing of a body may come, and how long an answer may wait for who takes less of it than
+    /// [`io_http::PACE`]. A blob as a whole may take as long as it does.
     pub idle_time: Duration,
     /// Upload sessions at once; more are told to come again.
     pub uploads: usize,
@@ -95,6 +91,20 @@ pub struct Limits {
     pub manifests_kib: usize,
     /// How long requests under way may take to finish when the registry is to stop.
     pub grace: Duration,
+}
+
+impl Limits {
+    /// What holds for every connection.
+    const fn connection(&self) -> io_http::Limits {
+        io_http::Limits {
+            connections: self.connections,
+            head_bytes: self.head_bytes,
+            head_time: self.head_time,
+            ahead_bytes: 256 * 1024,
+            write_time: self.idle_time,
+            grace: self.grace,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -120,8 +130,8 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The address cannot be had.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] io::Error),
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// Anybody on a network could write.
     #[error("{0} is not a loopback address: give --token-file or --read-only, or listen on 127.0.0.1")]
     TokenRequired(SocketAddr),
@@ -129,11 +139,11 @@ pub enum ServeError {
     #[error("a private registry needs --token-file")]
     PrivateWithoutToken,
     /// The token's file cannot be read.
-    #[error("{0}: cannot read the token: {1}")]
-    TokenUnreadable(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    TokenUnreadable(TokenError),
     /// The file holds no usable token.
-    #[error("{0}: must hold one token of 16 to 1024 visible ASCII characters in one line")]
-    TokenUnusable(PathBuf),
+    #[error(transparent)]
+    TokenUnusable(TokenError),
 }
 
 /// Serves on a TCP address until `shutdown` is ready. `ready` is told the address once connections are accepted, with the
@@ -148,9 +158,8 @@ pub async fn listen(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let registry = open(address, settings).await?;
-    let failed = |error| ServeError::Listen(address, error);
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    ready(listener.local_addr().map_err(failed)?);
+    let (listener, address) = io_http::bind(&address.to_string()).await?;
+    ready(address);
     accept(listener, registry, shutdown).await;
     Ok(())
 }
@@ -183,68 +192,38 @@ async fn open(address: SocketAddr, settings: Settings) -> Result<Arc<Registry>, 
         buffers: answer::Buffers::default(),
         uploads: Uploads::new(limits.uploads, limits.upload_expiry),
         manifests: Arc::new(Semaphore::new(limits.manifests_kib.max(4096))),
-        site: Site::new(address, &settings.hosts),
+        site: Site::new(address, &settings.hosts).or_any_address(),
         access,
         read_only,
         deletes: settings.deletes,
     }))
 }
 
-async fn accept<L: Listener>(mut listener: L, registry: Arc<Registry>, shutdown: impl Future<Output = ()> + Send) {
-    let (tell, told) = watch::channel(false);
-    let mut open = JoinSet::new();
-    let mut sweep =
-        interval((registry.limits.upload_expiry / 4).clamp(Duration::from_millis(10), Duration::from_secs(60)));
-    tokio::pin!(shutdown);
-    loop {
-        let full = open.len() >= registry.limits.connections;
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(_) = open.join_next(), if !open.is_empty() => {}
-            _ = sweep.tick() => registry.uploads.expire(),
-            accepted = listener.accept(), if !full => match accepted {
-                Ok(stream) => {
-                    open.spawn(connection(stream, Arc::clone(&registry), told.clone()));
-                }
-                // No descriptors or no memory: time for connections to end instead of a spin.
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            },
-        }
-    }
-    drop(listener);
-    let _ = tell.send(true);
-    let _ = timeout(registry.limits.grace, async { while open.join_next().await.is_some() {} }).await;
-    open.shutdown().await;
-}
-
-async fn connection<S>(stream: S, registry: Arc<Registry>, mut stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = registry.limits;
-    let service = service_fn(move |request| {
+async fn accept<L: Listener>(listener: L, registry: Arc<Registry>, shutdown: impl Future<Output = ()> + Send) {
+    let limits = registry.limits.connection();
+    let serving = io_http::accept(listener, &limits, shutdown, |stream, stop| {
         let registry = Arc::clone(&registry);
-        async move { Ok::<_, std::convert::Infallible>(registry.answer(request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
-        .max_header_size(limits.head_bytes)
-        .max_buf_size(256 * 1024)
-        .serve_connection(TokioIo::new(Patient::new(stream, limits.idle_time)), service);
-    tokio::pin!(connection);
-    // An error is the caller's end of a broken or malformed connection.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = told_to_stop(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+        async move {
+            let (stream, seen) = Watched::new(stream);
+            let service = service_fn(move |request| {
+                let (registry, ambiguous) = (Arc::clone(&registry), seen.next_is_ambiguous());
+                async move { Ok::<_, std::convert::Infallible>(registry.answer(request, ambiguous).await) }
+            });
+            io_http::connection(stream, service, &limits, stop).await;
         }
+    });
+    tokio::select! {
+        () = serving => {}
+        () = sweep(&registry) => {}
     }
 }
 
-/// Returns once the server is to stop; a sender that is gone says so too.
-async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Forgets upload sessions that nobody comes back to, for ever.
+async fn sweep(registry: &Registry) {
+    let every = (registry.limits.upload_expiry / 4).clamp(Duration::from_millis(10), Duration::from_secs(60));
+    let mut sweep = interval(every);
+    loop {
+        sweep.tick().await;
+        registry.uploads.expire();
+    }
 }

@@ -7,7 +7,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use io_telemetry::serve::Site;
+use io_http::{Foreign, Site};
 use machines::json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -47,11 +47,17 @@ pub async fn on_disk<T: Send + 'static>(
 }
 
 impl Registry {
-    /// The answer to a request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+    /// The answer to a request; one that is `ambiguous` says its length in two ways.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, ambiguous: bool) -> Answer {
         let (parts, body) = request.into_parts();
         let unread = !body.is_end_stream();
-        let mut answer = match self.dispatch(&parts, body).await {
+        let answered = if ambiguous {
+            let words = "Content-Length and Transfer-Encoding: a request says its length once";
+            Err(Refusal::new(Code::Unsupported, words))
+        } else {
+            self.dispatch(&parts, body).await
+        };
+        let mut answer = match answered {
             Ok(answer) => answer,
             Err(refusal) => {
                 let mut answer = refusal.answer();
@@ -69,9 +75,12 @@ impl Registry {
     }
 
     async fn dispatch(self: &Arc<Self>, parts: &Parts, body: Incoming) -> Result<Answer, Refusal> {
-        if let Err((status, words)) = self.site.check(&parts.uri, &parts.headers) {
-            let code = if status == StatusCode::BAD_REQUEST { Code::Unsupported } else { Code::Denied };
-            return Err(Refusal::new(code, words));
+        if let Err(foreign) = self.site.check(&parts.uri, &parts.headers) {
+            let code = match foreign {
+                Foreign::NoHost => Code::Unsupported,
+                Foreign::Host | Foreign::Origin => Code::Denied,
+            };
+            return Err(Refusal::new(code, &foreign.to_string()));
         }
         let route = Route::of(parts.uri.path())?;
         let reads = matches!(parts.method, Method::GET | Method::HEAD);

@@ -20,14 +20,21 @@ async fn n14_a_request_with_two_lengths_is_one_request_or_none() {
     let at = server.session("a").await;
     let smuggled = "DELETE /v2/a/manifests/v1 HTTP/1.1\r\nhost: localhost\r\n\r\n";
     server.push_image("a", "v1", b"layer", None).await;
-    // Chunked wins over a length (RFC 9112, 6.3), and the connection ends behind it: what follows is no request.
+    // To whoever follows RFC 9112 (6.3) chunked wins; whoever does not sees another request behind it. It is neither.
     for head in
         ["content-length: 5\r\ntransfer-encoding: chunked\r\n", "transfer-encoding: chunked\r\ncontent-length: 5\r\n"]
     {
-        let request = format!("PATCH {at} HTTP/1.1\r\nhost: localhost\r\n{head}\r\n0\r\n\r\n{smuggled}");
+        let request = format!("PATCH {at} HTTP/1.1\r\nhost: localhost\r\n{head}\r\n5\r\nhello\r\n0\r\n\r\n{smuggled}");
         let answer = server.raw(request.as_bytes()).await;
-        assert!(answers(&answer) == (1, 202) && answer.contains("connection: close"), "{head:?}: {answer}");
+        assert!(answers(&answer) == (1, 400) && answer.contains("connection: close"), "{head:?}: {answer}");
     }
+    // One of each, one behind the other, is no trouble.
+    let request = format!(
+        "PATCH {at} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\nPATCH {at} HTTP/1.1\r\nhost: localhost\r\n\
+        transfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n"
+    );
+    let answer = server.raw(request.as_bytes()).await;
+    assert_eq!(answers(&answer), (2, 202), "{answer}");
     for head in [
         "content-length: 5\r\ncontent-length: 6\r\n",
         "content-length: 5, 6\r\n",
@@ -107,6 +114,31 @@ async fn n16_slow_callers_are_cut_and_the_others_are_served() {
     }
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!(server.get(&at).await.status, 204, "the session of the slow one goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n16_who_takes_a_little_of_a_blob_now_and_then_frees_its_connection_for_others() {
+    let server = Server::with(|settings| {
+        settings.limits.idle_time = Duration::from_millis(500);
+        settings.limits.connections = 3;
+    })
+    .await;
+    let large = server.push_blob("a", &bytes(32 << 20, 1)).await;
+    let pull = format!("GET /v2/a/blobs/{large} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let began = Instant::now();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(pull.as_bytes()).await.unwrap();
+        // Each time before its server would lose patience with who takes nothing at all.
+        tokio::spawn(async move {
+            while stream.read(&mut [0; 64]).await.is_ok_and(|taken| taken > 0) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    let served = tokio::time::timeout(Duration::from_secs(20), server.get("/v2/")).await;
+    assert_eq!(served.map(|reply| reply.status), Ok(200), "all connections are held");
+    assert!(began.elapsed() >= Duration::from_millis(400), "they were held for a while");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,6 @@
 mod body;
 mod guard;
 mod own;
-mod patient;
 mod routes;
 pub mod server;
 
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 pub use guard::{Access, AccessError, Token};
 pub use own::OwnThreads;
-pub use server::{Listener, serve};
+pub use server::{Movable, serve};
 
 use crate::node::Node;
 
@@ -58,12 +57,26 @@ pub struct Limits {
     pub head_time: Duration,
     /// How long a body may take.
     pub body_time: Duration,
-    /// How long a caller may take none of an answer.
+    /// How long a caller may take none of an answer, or hardly any.
     pub write_time: Duration,
     /// KiB of all bodies of calls under way together.
     pub all_bodies_kib: usize,
     /// The number that `GET /v1/status` names.
     pub max_in_flight: usize,
+}
+
+impl Limits {
+    /// What holds for every connection.
+    pub(crate) fn connection(&self) -> io_http::Limits {
+        io_http::Limits {
+            connections: self.connections,
+            head_bytes: self.head_bytes,
+            head_time: self.head_time,
+            ahead_bytes: self.head_bytes.saturating_mul(4).max(64 * 1024),
+            write_time: self.write_time,
+            ..io_http::Limits::default()
+        }
+    }
 }
 
 impl Default for Limits {

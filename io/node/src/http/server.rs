@@ -2,30 +2,19 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Waker};
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use io_http::{ACCEPT_PAUSE, Listener, Stop, connection, is_of_one_connection, told_to_stop, turn_away};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::own::OwnThreads;
-use super::patient::Patient;
 use super::{App, routes};
 
-/// Gives connections.
-pub trait Listener: Send + 'static {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// The next connection. Dropping the future loses none.
-    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-
+/// A listener whose connections can be served by another runtime than the one that accepted them.
+pub trait Movable: Listener {
     /// Takes a connection out of the runtime in which it was accepted; what is returned opens it in another one.
     ///
     /// # Errors
@@ -35,19 +24,10 @@ pub trait Listener: Send + 'static {
     ) -> io::Result<impl FnOnce() -> io::Result<Self::Stream> + Send + use<Self> + 'static>;
 }
 
-impl Listener for tokio::net::TcpListener {
-    type Stream = tokio::net::TcpStream;
-
-    async fn accept(&mut self) -> io::Result<Self::Stream> {
-        let (stream, _) = tokio::net::TcpListener::accept(self).await?;
-        // An answer is one small write: it must not wait for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
-    }
-
+impl Movable for TcpListener {
     fn moved(stream: Self::Stream) -> io::Result<impl FnOnce() -> io::Result<Self::Stream> + Send + use<> + 'static> {
         let stream = stream.into_std()?;
-        Ok(move || tokio::net::TcpStream::from_std(stream))
+        Ok(move || TcpStream::from_std(stream))
     }
 }
 
@@ -55,13 +35,11 @@ impl Listener for tokio::net::TcpListener {
 const OVERLOAD: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 39\r\n\r\n{\"decision\":\"deny\",\"reason\":\"overload\"}";
 
-/// The pause after a failed accept (no descriptors, no memory): time for connections to end instead of a spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Serves until `stop` becomes true; then takes no more connections, lets each finish the request that it is in, and
 /// returns when all have ended. The first connections get the threads of `own`, the others share this runtime.
-pub async fn serve<L: Listener>(mut listener: L, app: App, own: OwnThreads, mut stop: watch::Receiver<bool>) {
+pub async fn serve<L: Movable>(mut listener: L, app: App, own: OwnThreads, mut stop: Stop) {
     let router = routes::router(app.clone());
+    let limits = app.limits.connection();
     let open = Arc::new(AtomicUsize::new(0));
     // Each connection holds a sender: when the last is gone, all have ended.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
@@ -81,16 +59,15 @@ pub async fn serve<L: Listener>(mut listener: L, app: App, own: OwnThreads, mut 
                 continue;
             }
         };
-        if open.load(Ordering::Relaxed) >= app.limits.connections {
+        if open.load(Ordering::Relaxed) >= limits.connections {
             app.node.metrics().refused("overload", 503);
-            turn_away(stream);
+            turn_away(stream, OVERLOAD);
             continue;
         }
         let guard = Counted::new(Arc::clone(&open), app.clone());
         let (router, stop, alive) = (router.clone(), stop.clone(), alive.clone());
-        let limits = app.limits;
         let serve = move |stream| async move {
-            connection(Patient::new(stream, limits.write_time), router, &limits, stop).await;
+            connection(stream, TowerToHyperService::new(router), &limits, stop).await;
             drop((guard, alive));
         };
         match own.take() {
@@ -108,47 +85,6 @@ pub async fn serve<L: Listener>(mut listener: L, app: App, own: OwnThreads, mut 
     drop(listener);
     drop(alive);
     let _ = all_ended.recv().await;
-}
-
-async fn connection<S>(stream: S, router: axum::Router, limits: &super::Limits, mut stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
-        .max_header_size(limits.head_bytes)
-        .max_buf_size(limits.head_bytes.saturating_mul(4).max(64 * 1024))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    // An error is the caller's end of a broken or malformed connection: it has been answered or is gone.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = told_to_stop(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
-}
-
-/// Returns once the server is to stop; a sender that is gone says so too.
-async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Errors of accept(2) that belong to the one connection that is gone already.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
-}
-
-/// One try to tell why, without waiting; then the connection is closed.
-fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
-    let mut cx = Context::from_waker(Waker::noop());
-    let _ = Pin::new(&mut stream).poll_write(&mut cx, OVERLOAD);
-    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
 }
 
 struct Counted {

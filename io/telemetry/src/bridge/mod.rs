@@ -7,7 +7,6 @@ mod event;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
+use io_http::BindError;
 use machines::net::Fault;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::answer::{self, Form};
 use crate::client::{Client, Dial, Target, Tcp, TlsError, UrlError, tls_config};
 use crate::receive::{LogsRequest, Received, Refusal, encoding};
 use crate::reply;
-use crate::serve::{self, Answer, Asked, Handler, Listener, Site};
+use crate::serve::{self, Answer, Asked, Handler, Listener};
 use crate::work;
 
 use event::{Chunk, Chunks};
@@ -77,8 +77,8 @@ pub enum BridgeError {
     #[error("{0}: is http, which uses no certificate; write https:// or leave the certificate and authority files out")]
     TlsWithoutHttps(String),
     /// The address cannot be listened on.
-    #[error("{0}: cannot be listened on: {1}")]
-    Listen(String, #[source] io::Error),
+    #[error(transparent)]
+    Listen(#[from] BindError),
 }
 
 /// A bridge that listens and does not serve yet.
@@ -96,9 +96,7 @@ impl Bridge {
     /// # Errors
     /// Whatever in the configuration cannot work.
     pub async fn bind(config: &BridgeConfig) -> Result<Self, BridgeError> {
-        let failed = |error| BridgeError::Listen(config.listen.clone(), error);
-        let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = io_http::bind(&config.listen).await?;
         Self::with_parts(listener, address, Tcp, config)
     }
 }
@@ -126,8 +124,7 @@ impl<L: Listener, D: Dial> Bridge<L, D> {
 
     /// Serves until `shutdown` is ready.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let site = Site::new(self.address, &self.hosts);
-        serve::serve(self.listener, site, Arc::new(self.forward), shutdown).await;
+        serve::serve(self.listener, self.address, &self.hosts, Arc::new(self.forward), shutdown).await;
     }
 }
 

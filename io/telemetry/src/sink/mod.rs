@@ -13,12 +13,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::{Method, StatusCode};
+use io_http::BindError;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::receive::{LogsRequest, Received, Refusal, encoding};
 use crate::reply;
-use crate::serve::{self, Answer, Asked, Handler, Listener, Site};
+use crate::serve::{self, Answer, Asked, Handler, Listener};
 use crate::work;
 
 pub use behave::{Behave, UnknownBehaviour};
@@ -42,8 +43,8 @@ pub struct SinkConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The address cannot be listened on.
-    #[error("{0}: cannot be listened on: {1}")]
-    Listen(String, #[source] io::Error),
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// The folder or its file cannot be used.
     #[error("{0}: records cannot be stored there: {1}")]
     Store(PathBuf, #[source] io::Error),
@@ -74,9 +75,7 @@ impl Sink {
     /// # Errors
     /// When the address or the folder cannot be used.
     pub async fn bind(config: &SinkConfig) -> Result<Self, SinkError> {
-        let failed = |error| SinkError::Listen(config.listen.clone(), error);
-        let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = io_http::bind(&config.listen).await?;
         Self::with_listener(listener, address, config)
     }
 }
@@ -106,8 +105,7 @@ impl<L: Listener> Sink<L> {
 
     /// Serves until `shutdown` is ready.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let site = Site::new(self.address, &self.hosts);
-        serve::serve(self.listener, site, Arc::new(self.shared), shutdown).await;
+        serve::serve(self.listener, self.address, &self.hosts, Arc::new(Receiver(self.shared)), shutdown).await;
     }
 }
 
@@ -207,7 +205,7 @@ impl Shared {
         match mode.parse::<Behave>() {
             Ok(behave) => {
                 *self.behave.lock().unwrap_or_else(PoisonError::into_inner) = behave.clone();
-                serve::json(StatusCode::OK, &json!({ "behave": behave.to_string() }))
+                serve::json(StatusCode::OK, json!({ "behave": behave.to_string() }).to_string())
             }
             Err(error) => serve::text(StatusCode::BAD_REQUEST, &error.to_string()),
         }
@@ -231,17 +229,21 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-impl Handler for Arc<Shared> {
+/// Answers requests.
+struct Receiver(Arc<Shared>);
+
+impl Handler for Receiver {
     async fn answer(&self, asked: Asked) -> Option<Answer> {
+        let Self(shared) = self;
         match (asked.path.as_str(), &asked.method) {
-            ("/v1/logs", &Method::POST) => Arc::clone(self).logs(asked).await,
+            ("/v1/logs", &Method::POST) => Arc::clone(shared).logs(asked).await,
             ("/v1/logs", _) => Some(serve::wrong_method("POST")),
             ("/stats", &Method::GET) => {
-                let stats = serde_json::to_value(self.store().stats()).unwrap_or_default();
-                Some(serve::json(StatusCode::OK, &stats))
+                let stats = serde_json::to_string(&shared.store().stats()).unwrap_or_default();
+                Some(serve::json(StatusCode::OK, stats))
             }
             ("/stats", _) => Some(serve::wrong_method("GET")),
-            ("/behave", &Method::POST) => Some(self.told(&asked.query)),
+            ("/behave", &Method::POST) => Some(shared.told(&asked.query)),
             ("/behave", _) => Some(serve::wrong_method("POST")),
             _ => Some(serve::text(StatusCode::NOT_FOUND, "there is /v1/logs, /stats and /behave")),
         }

@@ -129,7 +129,9 @@ impl Pump {
                         }
                     }
                     Effect::Note(note) => panic!("nobody else drains this log: {note:?}"),
-                    Effect::Work(..) | Effect::Halt(_) => panic!("a drain has no workers and ends no process"),
+                    Effect::Tree(..) | Effect::Work(..) | Effect::Halt(_) => {
+                        panic!("a drain has no files by path and no workers, and ends no process")
+                    }
                 }
             }
         }

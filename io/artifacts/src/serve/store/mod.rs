@@ -23,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use io_drive::beneath::Root;
 use machines::ids::Hash32;
 use machines::oci::Digest;
 use rustix::fs::{FlockOperation, Mode};
@@ -31,7 +32,6 @@ pub use contents::{Found, PutError};
 pub use listing::Page;
 
 use super::route::Repository;
-use crate::beneath::Root;
 
 /// The file that says what the folder is.
 const MARK: &str = "registry";
