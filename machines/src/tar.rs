@@ -99,6 +99,13 @@ pub fn entry(block: &[u8; BLOCK], offset: u64, folders: Folders) -> Result<Entry
     Header { offset, block }.read(folders)
 }
 
+/// Whether the block is the header of some tar archive, of whatever kind: its checksum fits it.
+#[must_use]
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
+    let header = Header { offset: 0, block };
+    header.number(148..156, "").is_ok_and(|sum| sum == header.sum())
+}
+
 /// How many bytes a file of `size` bytes takes behind its header, the padding to whole blocks included.
 #[must_use]
 pub fn padded(size: u64) -> u64 {

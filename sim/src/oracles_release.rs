@@ -3,6 +3,8 @@
 //!
 //! What is true of a release stands in `releases.rs`; `activation.json` is read here by its documented form.
 
+use std::collections::BTreeMap;
+
 use machines::disk::File;
 use machines::ids::Hash32;
 use machines::time::Wall;
@@ -13,7 +15,7 @@ use crate::oracles::{Commit, Oracle};
 use crate::plan::{Goal, NAMES, Order, Wants};
 use crate::policies;
 use crate::releases::{self, ALL, Binding};
-use crate::world::{Errand, World, fired};
+use crate::world::{Errand, Operator, World, fired};
 
 /// Nothing: no policy, no release.
 pub const NOTHING: u8 = u8::MAX;
@@ -61,6 +63,8 @@ pub(crate) struct Supply {
     highest: [u64; 2],
     /// What it was before the reset.
     forgotten: [u64; 2],
+    /// The locks that imports left remembered, by policy, as long as nothing else may have replaced the record.
+    remembered: BTreeMap<u8, u8>,
     /// The latest date that was reported as taken note of.
     time: Option<Wall>,
     /// How verifications ended.
@@ -74,6 +78,7 @@ impl Supply {
         self.passed = 0;
         self.highest = [0; 2];
         self.forgotten = [0; 2];
+        self.remembered.clear();
         self.time = None;
         self.verdicts.clear();
         self.last = None;
@@ -83,6 +88,13 @@ impl Supply {
     pub(crate) fn installed(&mut self, lock: &Binding) {
         self.passed |= 1 << lock.number;
         self.highest[0] = lock.sequence;
+    }
+
+    /// A release was put in force, or was about to be: its own record stands from then on, whatever stood there.
+    pub(crate) fn forget_record(&mut self, passed: Option<(u8, Wall)>) {
+        if let Some(lock) = passed.and_then(|p| releases::lock(p.0)) {
+            self.remembered.remove(&lock.variant);
+        }
     }
 
     fn has_passed(&self, number: u8) -> bool {
@@ -300,7 +312,7 @@ impl World {
         let passed = operator.checking.as_ref().and_then(|checking| checking.passed);
         let commit = operator.committed.and_then(|at| self.commits.get(at as usize)).copied();
         match (commit, refused) {
-            (Some(commit), None) => self.promised(errand, &commit),
+            (Some(commit), None) => self.promised(errand, passed, &commit),
             (None, None) | (Some(_), Some(_)) => {}
             (None, Some(why)) => {
                 let excused = faulted || self.has_fired(fired::MEDIA_POLICY | fired::READ);
@@ -309,10 +321,46 @@ impl World {
         }
     }
 
-    fn promised(&mut self, errand: Errand, commit: &Commit) {
+    /// **I-S4**: an import leaves a record of its release, or of a later one of that name; it never takes one back.
+    fn check_remembered(&mut self, passed: Option<(u8, Wall)>) {
+        let Some(lock) = passed.and_then(|p| releases::lock(p.0)) else { return };
+        let activates = |o: &Operator| matches!(o.errand, Errand::Fetch(Order { goal: Goal::Activate(_), .. }));
+        let excused = self.has_fired(fired::MEDIA_POLICY | fired::READ | fired::LOST_SYNC);
+        if excused || self.operators.iter().flatten().any(activates) {
+            return self.supply.forget_record(passed);
+        }
+        let found = policies::variant(lock.variant).and_then(|policy| self.recorded(policy.digest));
+        let Some(found) = found.filter(|found| found.variant == lock.variant) else {
+            let number = lock.number;
+            return self.fail(Oracle::Unverified, || format!("lock {number} was imported, and no record says so"));
+        };
+        let before = self.supply.remembered.get(&lock.variant).copied().and_then(releases::lock);
+        let least = before.filter(|before| before.name == lock.name).map_or(0, |before| before.sequence);
+        if found.name != lock.name || found.sequence < least.max(lock.sequence) {
+            let (number, found) = (lock.number, found.number);
+            return self.fail(Oracle::Unverified, || {
+                format!("lock {number} was imported where sequence {least} was remembered, and lock {found} is now")
+            });
+        }
+        if found.sequence > lock.sequence {
+            self.hit(Mark::RecordKept);
+        }
+        self.supply.remembered.insert(lock.variant, found.number);
+    }
+
+    /// The lock with which a policy is remembered.
+    fn recorded(&self, policy: Hash32) -> Option<&'static Binding> {
+        let text = std::str::from_utf8(self.disk.read(File::Verified(policy))?).ok()?;
+        releases::lock(lock(between(text, ",\"lock\":", ",\"h\":")?))
+    }
+
+    fn promised(&mut self, errand: Errand, passed: Option<(u8, Wall)>, commit: &Commit) {
         let seen = &commit.seen;
         match errand {
-            Errand::Fetch(Order { goal: Goal::Import, .. }) => self.hit(Mark::ReleaseImported),
+            Errand::Fetch(Order { goal: Goal::Import, .. }) => {
+                self.hit(Mark::ReleaseImported);
+                self.check_remembered(passed);
+            }
             Errand::Fetch(_) => self.hit(Mark::ReleaseActivated),
             Errand::ResetFloor { .. } => return self.hit(Mark::FloorReset),
             Errand::Load if seen.lock != NOTHING => self.hit(Mark::LoadedByRecord),

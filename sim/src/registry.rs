@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use machines::oci::{Descriptor, Digest, Image, media, tags};
+use machines::oci::{Descriptor, Digest, Image, Manifest, media, tags};
 use machines::signature::{SIGNED_AT, bundle, simple};
 use machines::time::Wall;
 
@@ -94,6 +94,20 @@ impl Registry {
         descriptor.artifact_type = Some(kind.to_owned());
         self.referrers.entry(subject.digest).or_default().push(descriptor.clone());
         descriptor
+    }
+
+    /// Attaches what a manifest attaches once more, by others, before it and behind it in every order.
+    pub fn double(&mut self, part: Part, kept: &Descriptor) {
+        let Some(stored) = self.manifests.get(&kept.digest) else { return };
+        let Ok(Manifest::Image(image)) = Manifest::parse(&stored.bytes, None) else { return };
+        for n in 0..3 {
+            let mut other = image.clone();
+            other.annotations.insert("copy".to_owned(), format!("{n}"));
+            let mut descriptor = self.manifest(part, media::IMAGE_MANIFEST, &other.to_bytes());
+            descriptor.artifact_type.clone_from(&kept.artifact_type);
+            let subject = image.subject.as_ref().map(|subject| subject.digest);
+            subject.into_iter().for_each(|subject| self.referrers.entry(subject).or_default().push(descriptor.clone()));
+        }
     }
 
     /// A signature by this key in this layout, with a date or without.

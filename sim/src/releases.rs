@@ -52,6 +52,7 @@ enum Flaw {
     OldBesideStranger,
     OldBesideNew,
     OlderLock,
+    Doubled,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +156,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { day: -800, ..fails(Flaw::OldBesideStranger, Step::Signature) },
     Recipe { sequence: 7, ..flawed(Flaw::OldBesideNew, Expect::Pass) },
     Recipe { sequence: 10, ..flawed(Flaw::OlderLock, Expect::Pass) },
+    Recipe { sequence: 11, ..flawed(Flaw::Doubled, Expect::Pass) },
 ];
 
 /// A release and what is true of it.
@@ -397,6 +399,13 @@ fn build(all: &mut Catalogue, number: u8, recipe: Recipe) -> Option<Release> {
         attached[1] = Some(kept);
     }
 
+    if flaw == Flaw::Doubled {
+        // Somebody attaches the same lock and the same bundle by manifests of his own, which nobody signed.
+        for (part, kept) in [(Part::Lock, &attached[0]), (Part::Policy, &attached[1])] {
+            kept.iter().for_each(|kept| all.registry.double(part, kept));
+        }
+    }
+
     let undated = [Flaw::Undated, Flaw::BadDate, Flaw::Stranger, Flaw::Unsigned];
     let dates = if undated.contains(&flaw) || [Flaw::OtherDigest, Flaw::Copied, Flaw::Unparsable].contains(&flaw) {
         Vec::new()
@@ -483,7 +492,8 @@ fn sign_image(registry: &mut Registry, image: &Descriptor, recipe: &Recipe, date
         | Flaw::NoLock
         | Flaw::NoPolicy
         | Flaw::NoPlatform
-        | Flaw::OlderLock => registry.sign(image, layout, key, date),
+        | Flaw::OlderLock
+        | Flaw::Doubled => registry.sign(image, layout, key, date),
     }
 }
 

@@ -34,6 +34,8 @@ impl World {
             time_floor: told,
             runtime: crate::node::version(),
             platform: ("linux".to_owned(), "amd64".to_owned()),
+            timeout: verify::TIMEOUT,
+            budget: verify::BUDGET,
         });
         let checking = Checking { source, floor, clock: (wall, wall), steps: Vec::new(), passed: None };
         let deed = Deed::Verifying(Box::new(machine));
@@ -69,6 +71,7 @@ impl World {
             match effect {
                 Effect::Work(tag, op) => self.start_work(proc, tag, op),
                 Effect::Disk(tag, _) => panic!("a verification has no disk: {tag:?}"),
+                Effect::Tree(tag, _) => panic!("a verification has no files by path: {tag:?}"),
                 Effect::Net(tag, _) => panic!("a verification asks by work alone: {tag:?}"),
                 Effect::Output(Output::Step(step, outcome)) => self.step_ended(proc, step, &outcome),
                 Effect::Output(Output::End(result)) => self.verified(proc, *result),

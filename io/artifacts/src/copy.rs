@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, tags};
 use machines::signature::{MAX_SIGNATURES, simple};
+use machines::verify::Inventory;
 use tokio::task::JoinSet;
 
 use crate::Fault;
@@ -139,24 +140,25 @@ async fn carry(
     Ok(copied)
 }
 
-/// Puts the image `at` in `from`, with all that is attached, into the blob cache: manifests too, each by its digest.
+/// Puts what was verified into the blob cache, manifests too, each by its digest; what else is attached to the image stays
+/// where it is. It is read once more, and hashed on its way.
 ///
 /// # Errors
 /// When something cannot be read, is not what its digest says, or does not fit into the cache beside what is pinned there;
 /// when another process takes the room meanwhile.
-pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied, Fault> {
-    let tag = if let Target::Tag(tag) = at { Some(tag.as_str()) } else { None };
-    let plan = Plan::of(from, at, tag).await?;
-    let total = plan.blob_bytes.saturating_add(u64::try_from(plan.bytes).unwrap_or(u64::MAX));
+pub async fn keep(from: &Transport, parts: &Inventory, cache: &Cache) -> Result<Copied, Fault> {
+    let all: Vec<Descriptor> = parts.blobs.values().chain(parts.manifests.values()).cloned().collect();
+    check_sizes(from, parts)?;
+    let total = all.iter().map(|part| part.size).fold(0, u64::saturating_add);
     if total > cache.max_bytes() {
         let why = format!("it takes {total} bytes, and the blob cache holds at most {}", cache.max_bytes());
         return Err(Fault::refused(from.place(), why));
     }
     // What makes room for the rest must not be a part of it.
-    let cache = &cache.sparing(plan.blobs.keys().chain(plan.nodes.keys()).copied());
-    let mut copied = Copied { digest: Some(plan.root), manifests: plan.nodes.len(), ..Copied::default() };
+    let cache = &cache.sparing(all.iter().map(|part| part.digest));
+    let mut copied = Copied { manifests: parts.manifests.len(), ..Copied::default() };
     let no_room = || Fault::refused(from.place(), "there is no room for it in the blob cache");
-    for blob in plan.blobs.values() {
+    for blob in parts.blobs.values() {
         let (there, wanted) = (cache.clone(), blob.clone());
         let looked = tokio::task::spawn_blocking(move || match there.stream(&wanted, || Ok(Discard))? {
             Some(_) => Ok((true, None)),
@@ -174,14 +176,15 @@ pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied
             }
         }
     }
-    for node in plan.nodes.values() {
-        let (there, media_type, bytes) = (cache.clone(), node.media_type.clone(), node.bytes.clone());
-        let put = tokio::task::spawn_blocking(move || there.put(&Descriptor::of(&media_type, &bytes), bytes));
+    for part in parts.manifests.values() {
+        let found = from.manifest(&Target::Digest(part.digest), MAX_MANIFEST).await?;
+        let (there, part) = (cache.clone(), part.clone());
+        let put = tokio::task::spawn_blocking(move || there.put(&part, found.bytes));
         if !put.await.map_err(|error| Fault::task(from.place(), &error))?? {
             return Err(no_room());
         }
     }
-    let (there, all) = (cache.clone(), plan.descriptors());
+    let there = cache.clone();
     let missing = tokio::task::spawn_blocking(move || there.first_missing(&all));
     match missing.await.map_err(|error| Fault::task(from.place(), &error))?? {
         None => Ok(copied),
@@ -190,6 +193,27 @@ pub async fn keep(from: &Transport, at: &Target, cache: &Cache) -> Result<Copied
             format!("another process took the room of {digest} in the blob cache; try again"),
         )),
     }
+}
+
+/// The bounds of a copy hold for what is kept, too.
+fn check_sizes(from: &Transport, parts: &Inventory) -> Result<(), Fault> {
+    let mut total: u64 = 0;
+    for blob in parts.blobs.values() {
+        if blob.size > MAX_BLOB {
+            return Err(long_blob(from, blob));
+        }
+        total = total.saturating_add(blob.size);
+    }
+    if total > MAX_BLOB_BYTES { Err(many_bytes(from)) } else { Ok(()) }
+}
+
+fn long_blob(from: &Transport, blob: &Descriptor) -> Fault {
+    let what = format!("bytes of the blob {}, whose descriptor says {}", blob.digest, blob.size);
+    Fault::too_long(from.place(), what, MAX_BLOB)
+}
+
+fn many_bytes(from: &Transport) -> Fault {
+    Fault::too_long(from.place(), "bytes of blobs of one image", MAX_BLOB_BYTES)
 }
 
 async fn put(plan: &Plan, to: &Transport, target: &Target, digest: Digest) -> Result<(), Fault> {
@@ -423,8 +447,7 @@ impl Plan {
 
     fn add_blob(&mut self, from: &Transport, blob: &Descriptor) -> Result<(), Fault> {
         if blob.size > MAX_BLOB {
-            let what = format!("bytes of the blob {}, whose descriptor says {}", blob.digest, blob.size);
-            return Err(Fault::too_long(from.place(), what, MAX_BLOB));
+            return Err(long_blob(from, blob));
         }
         match self.blobs.insert(blob.digest, blob.clone()) {
             Some(before) if before.size != blob.size => {
@@ -434,15 +457,9 @@ impl Plan {
             None => self.blob_bytes = self.blob_bytes.saturating_add(blob.size),
         }
         if self.blob_bytes > MAX_BLOB_BYTES {
-            return Err(Fault::too_long(from.place(), "bytes of blobs of one image", MAX_BLOB_BYTES));
+            return Err(many_bytes(from));
         }
         Ok(())
-    }
-
-    /// Everything there is.
-    fn descriptors(&self) -> Vec<Descriptor> {
-        let manifests = self.nodes.values().map(|node| Descriptor::of(&node.media_type, &node.bytes));
-        self.blobs.values().cloned().chain(manifests).collect()
     }
 
     /// What was found last goes first, and each behind its children. The root is among them, without a tag yet.

@@ -15,10 +15,10 @@ pub enum Fault {
         /// What was asked for.
         what: String,
     },
-    /// The place cannot be reached, or gives no answer that can be used.
+    /// The place cannot be reached or read, or gives no answer that can be used.
     #[error("{place}: {why}")]
     Unreachable {
-        /// The registry's repository.
+        /// The registry's repository, the layout or the archive.
         place: String,
         /// Why, and what to do.
         why: String,
@@ -94,6 +94,11 @@ impl Fault {
 
     pub(crate) fn broken(place: &str, why: impl Into<String>) -> Self {
         Self::Broken { place: place.to_owned(), why: why.into() }
+    }
+
+    /// A file that cannot be read as what it is said to be: cut, torn, or something else altogether.
+    pub(crate) fn unreadable(place: &str, why: impl Into<String>) -> Self {
+        Self::Unreachable { place: place.to_owned(), why: why.into() }
     }
 
     pub(crate) fn refused(place: &str, why: impl Into<String>) -> Self {

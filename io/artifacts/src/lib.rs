@@ -1,12 +1,10 @@
 //! OCI artifacts: where they lie, how they travel, and a registry to keep them in.
 
-pub mod beneath;
 pub mod blob;
 pub mod cache;
 pub mod copy;
 mod fault;
 pub mod keys;
-mod place;
 pub mod serve;
 pub mod source;
 pub mod verify;

@@ -2,16 +2,17 @@
 //! decided here.
 //!
 //! Several questions are under way at once, within bounds: at most four blobs are read at a time, each through less than two
-//! MiB of memory, and at most four answers that are held whole.
+//! MiB of memory, and at most four answers that are held whole. What waits when the time is over is cut off.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use machines::machine::{Effect, Entropy, Event, Machine as _, Outbox};
 use machines::oci::Descriptor;
 use machines::policy::bundle::Bundle;
-use machines::time::Now;
+use machines::time::{Now, Span};
 use machines::verify::{Answer, Ask, Failed, Options, Outcome, Output, Passed, SourceFault, Step, Verify};
 use machines::work::{Compiled, Got, Op, Tag};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,7 +22,7 @@ use crate::Fault;
 use crate::blob::{BlobSink, Discard, Incoming, Memory, Streamed};
 use crate::cache::Cache;
 use crate::keys::PublicKeys;
-use crate::source::Transport;
+use crate::source::{self, Transport};
 
 /// How many blobs are read at once.
 const STREAMS: usize = 4;
@@ -44,7 +45,8 @@ pub struct Means {
     pub cache: Option<Cache>,
 }
 
-/// Runs a verification to its end; `told` hears of each step when it ended. It judges by `now`, as it is when it begins.
+/// Runs a verification to its end; `told` hears of each step when it ended. It judges by the wall clock of `now`, as it is
+/// when it begins; the time that it may take runs from there.
 ///
 /// # Errors
 /// The failed step, or that the source cannot be reached or read.
@@ -56,11 +58,14 @@ pub async fn run(
     mut told: impl FnMut(Step, &Outcome),
 ) -> Result<Passed, Failed> {
     let mut machine = Verify::new(options);
+    let begun = Instant::now();
     let mut work = Work::new(source, means);
     // The machine makes no ids.
     let mut event = Event::Start(Entropy([0; 32]));
     loop {
         let mut effects = Vec::new();
+        let elapsed = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = Now { mono: now.mono.after(Span::from_nanos(elapsed)), ..now };
         machine.handle(now, event, &mut Outbox::over(&mut effects));
         machine.check();
         for effect in effects {
@@ -69,13 +74,15 @@ pub async fn run(
                 Effect::Output(Output::Step(step, outcome)) => told(step, &outcome),
                 Effect::Output(Output::End(end)) => return *end,
                 Effect::Note(note) => tracing::info!("{}", note.msg),
-                Effect::Disk(..) | Effect::Net(..) | Effect::Halt(_) => return Err(foreign()),
+                Effect::Disk(..) | Effect::Tree(..) | Effect::Net(..) | Effect::Halt(_) => return Err(foreign()),
             }
         }
-        event = match work.running.join_next().await {
-            Some(Ok((tag, got, _permit))) => Event::Work(tag, got),
-            Some(Err(error)) => return Err(Failed::Source(Fault::task(source.place(), &error).to_string())),
-            None => return Err(foreign()),
+        let left = machine.deadline().map_or(Span::ZERO, |deadline| deadline.at.since(now.mono));
+        event = match tokio::time::timeout(Duration::from_nanos(left.as_nanos()), work.running.join_next()).await {
+            Ok(Some(Ok((tag, got, _permit)))) => Event::Work(tag, got),
+            Ok(Some(Err(error))) => return Err(Failed::Source(Fault::task(source.place(), &error).to_string())),
+            Ok(None) => return Err(foreign()),
+            Err(_) => Event::Due,
         };
     }
 }
@@ -130,13 +137,18 @@ impl Work {
             }
             Op::CheckSignature { message, signature } => {
                 let keys = Arc::clone(&self.means.keys);
-                self.running.spawn_blocking(move || (tag, Got::Checked(keys.check(&message, &signature)), None));
+                let check = move || (tag, Got::Checked(keys.check(&message, &signature)), None);
+                if source::here() {
+                    self.running.spawn(async move { check() });
+                } else {
+                    self.running.spawn_blocking(check);
+                }
             }
             Op::OpenBundle(bytes) => {
                 let open = Arc::clone(&self.means.open_bundle);
                 self.running.spawn_blocking(move || (tag, Got::Opened(open(bytes)), None));
             }
-            Op::Evaluate { .. } | Op::Tool(_) | Op::CancelTool => return Err(foreign()),
+            Op::Evaluate { .. } | Op::Tool(_) | Op::CancelTool | Op::Host(_) => return Err(foreign()),
         }
         Ok(())
     }

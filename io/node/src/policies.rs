@@ -57,11 +57,10 @@ pub fn open(bytes: &[u8], limits: &Limits) -> Result<(Arc<Bundle>, Compiled), St
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let bundle = bundle::open(bytes).map_err(|refusal| refusal.to_string())?;
         let short = Limits { time: Some(limits.time.map_or(AT_ONCE, |time| time.min(AT_ONCE))), ..*limits };
-        let ready = Ready {
-            at_once: Bounded::compile(&bundle, &short)?,
-            full: Bounded::compile(&bundle, limits)?,
-            time: limits.time,
-        };
+        let compile = if MAY_JUDGE.get() { io_policy::compile_here } else { io_policy::compile };
+        let policy = compile(&bundle.files, limits).map_err(|refusal| refusal.to_string())?;
+        let ready =
+            Ready { at_once: Bounded::new(policy.within(&short)), full: Bounded::new(policy), time: limits.time };
         Ok((Arc::new(bundle), Compiled(Arc::new(ready))))
     }));
     opened.unwrap_or_else(|_| Err("the policy engine failed on this bundle; it is not used".into()))
@@ -110,9 +109,8 @@ fn ready(compiled: &Compiled) -> Result<&Ready, EvaluationFault> {
 }
 
 impl Bounded {
-    fn compile(bundle: &Bundle, limits: &Limits) -> Result<Self, String> {
-        let policy = io_policy::compile(&bundle.files, limits).map_err(|refusal| refusal.to_string())?;
-        Ok(Self { policy, idle: Mutex::new(Vec::new()) })
+    const fn new(policy: Policy) -> Self {
+        Self { policy, idle: Mutex::new(Vec::new()) }
     }
 
     fn judge(&self, request: &Request, node_id: &str) -> Judged {

@@ -25,6 +25,7 @@ pub(crate) enum Purpose {
 }
 
 /// What the audit found out about a policy that passed.
+#[derive(Clone)]
 pub(crate) struct Findings {
     /// The rules that are no functions, by path, with the place of the first definition.
     pub rules: BTreeMap<Path, Place>,

@@ -71,7 +71,7 @@ mod value;
 pub use evaluator::Evaluator;
 pub use explain::{Explanation, Lines, explain};
 pub use limits::{Limits, STACK_BYTES};
-pub use policy::{Policy, compile};
+pub use policy::{Policy, compile, compile_here};
 pub use refusal::Refusal;
 pub use testing::{Outcome, Test, TestReport, test};
 

@@ -29,6 +29,7 @@ pub struct Policy {
 }
 
 /// What evaluations of a policy share; none of them changes it.
+#[derive(Clone)]
 pub(crate) struct Compiled {
     /// Parsed and analysed; every decision works on a copy of its own, which shares the syntax tree and the data.
     pub engine: Engine,
@@ -41,6 +42,12 @@ pub(crate) struct Compiled {
 }
 
 impl Policy {
+    /// The same policy within other bounds: they bound decisions, and nothing of what compiling found depends on them.
+    #[must_use]
+    pub fn within(&self, limits: &Limits) -> Self {
+        Self { inner: Arc::new(Compiled { limits: *limits, ..(*self.inner).clone() }) }
+    }
+
     /// An evaluator, one for each thread. The thread should have [`STACK_BYTES`] of stack.
     #[must_use]
     pub fn evaluator(&self) -> Evaluator {
@@ -60,13 +67,18 @@ impl std::fmt::Debug for Policy {
 /// # Errors
 /// [`Refusal`] for what cannot be parsed, or may not be in a policy: see the crate's documentation.
 pub fn compile(files: &BTreeMap<String, Vec<u8>>, limits: &Limits) -> Result<Policy, Refusal> {
-    let compiled = on_large_stack(|| {
-        let compiled = prepare(files, limits, Purpose::Decide)?;
-        if !compiled.has_allow && !compiled.has_deny {
-            return Err(Refusal::whole("defines neither data.autonomy.allow nor data.autonomy.deny"));
-        }
-        Ok(compiled)
-    })?;
+    on_large_stack(|| compile_here(files, limits))
+}
+
+/// As [`compile`], on this thread, which has [`STACK_BYTES`] of stack. A panic of the engine is the caller's to catch.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_here(files: &BTreeMap<String, Vec<u8>>, limits: &Limits) -> Result<Policy, Refusal> {
+    let compiled = prepare(files, limits, Purpose::Decide)?;
+    if !compiled.has_allow && !compiled.has_deny {
+        return Err(Refusal::whole("defines neither data.autonomy.allow nor data.autonomy.deny"));
+    }
     Ok(Policy { inner: Arc::new(compiled) })
 }
 

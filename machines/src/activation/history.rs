@@ -2,8 +2,9 @@
 //!
 //! Each line is one JSON object that ends like a frame of the log: `"h"` is BLAKE3-256 over the previous line's `h`
 //! (32 raw bytes) and this line's bytes up to that field. The first line follows BLAKE3-256 of the ASCII bytes
-//! `autonomy-policy-history-v1`. A line is written before `activation.json` is replaced; one whose change was then
-//! cut short is followed by a `not_committed` line.
+//! `autonomy-policy-history-v1`. A line is written before `activation.json` is replaced, and names the file that will be:
+//! `activation` is the hash `h` in it. Where the next change finds another file, the one before was cut short, and a
+//! `not_committed` line says so first.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,7 +40,7 @@ pub enum What {
     Verified,
     /// An operator reset the floor of a lock's name.
     FloorReset,
-    /// The change of the line before was cut short: it never was in force.
+    /// The last change before this line was cut short: `activation.json` never said it.
     NotCommitted,
 }
 
@@ -84,6 +85,16 @@ pub struct Line {
     pub slot: Option<Slot>,
     /// Why, where there is a reason.
     pub reason: Option<String>,
+    /// Of a change: the hash of the `activation.json` that says it, [`super::Activation::hash`].
+    pub activation: Option<Hash32>,
+}
+
+impl Line {
+    /// A line of something that changes no `activation.json`.
+    #[must_use]
+    pub const fn of(what: What, slot: Option<Slot>, reason: Option<String>) -> Self {
+        Self { what, slot, reason, activation: None }
+    }
 }
 
 /// The end of the file.
@@ -96,7 +107,8 @@ pub struct End {
     torn: bool,
     lines: u64,
     h: Hash32,
-    /// The bundle of the last load or rollback, unless a line behind it says that it never was in force.
+    /// The `activation.json` that the last change was about to write, unless a line behind it says that it never was.
+    /// None where no change is among the lines that were read, or one that was written before lines said so.
     pub change: Option<Hash32>,
 }
 
@@ -154,9 +166,12 @@ impl End {
         let Some(what) = value.get("event").and_then(json::Value::as_str).and_then(What::parse) else { return false };
         let Some(n) = value.get("n").and_then(json::Value::as_u64) else { return false };
         match what {
-            What::Load | What::Rollback | What::Activate => self.change = value.get("bundle").and_then(super::sha256),
+            What::Load | What::Rollback | What::Activate | What::Verified | What::FloorReset => {
+                let hex = value.get("activation").and_then(json::Value::as_str).and_then(|t| t.strip_prefix("blake3:"));
+                self.change = hex.and_then(|hex| Hash32::parse_hex(hex.as_bytes()));
+            }
             What::NotCommitted => self.change = None,
-            What::Refused | What::Fallback | What::Verified | What::FloorReset => {}
+            What::Refused | What::Fallback => {}
         }
         (self.lines, self.h) = (n, h);
         true
@@ -215,6 +230,11 @@ fn write_line(out: &mut Vec<u8>, prev: &Hash32, n: u64, at: Wall, line: &Line) -
             lock.write(&mut text);
         }
     }
+    if let Some(activation) = &line.activation {
+        text.push_str(",\"activation\":\"blake3:");
+        activation.write_hex(&mut text);
+        text.push('"');
+    }
     if let Some(reason) = &line.reason {
         text.push_str(",\"reason\":");
         let short: String = reason.chars().take(MAX_REASON).collect();
@@ -271,8 +291,8 @@ mod tests {
         };
         let mut end = End::empty();
         for line in [
-            Line { what: What::Load, slot: Some(slot), reason: None },
-            Line { what: What::Refused, slot: None, reason: Some("no \"manifest.json\"\n".into()) },
+            Line { activation: Some(Hash32([3; 32])), ..Line::of(What::Load, Some(slot), None) },
+            Line::of(What::Refused, None, Some("no \"manifest.json\"\n".into())),
         ] {
             for op in end.append(Wall::from_micros(1), core::slice::from_ref(&line)) {
                 match op {
@@ -305,8 +325,8 @@ mod tests {
         for cut in first + 1..bytes.len() - 1 {
             let end = End::read(u64::try_from(cut).unwrap(), &bytes[..cut]).unwrap();
             assert_eq!((end.len, end.torn, end.lines), (u64::try_from(first).unwrap(), true, 1));
-            assert_eq!(end.change, Some(Hash32([1; 32])));
-            let ops = end.append(Wall::from_micros(2), &[Line { what: What::NotCommitted, slot: None, reason: None }]);
+            assert_eq!(end.change, Some(Hash32([3; 32])));
+            let ops = end.append(Wall::from_micros(2), &[Line::of(What::NotCommitted, None, None)]);
             assert_eq!(ops[0], Op::Truncate { file: File::History, len: end.len });
         }
     }
@@ -325,14 +345,14 @@ mod tests {
         let mut long = bytes.clone();
         let mut end = End::read(u64::try_from(bytes.len()).unwrap(), &bytes).unwrap();
         for _ in 0..2 {
-            for op in end.append(Wall::from_micros(3), &[Line { what: What::Refused, slot: None, reason: None }]) {
+            for op in end.append(Wall::from_micros(3), &[Line::of(What::Refused, None, None)]) {
                 if let Op::Append { bytes: more, .. } = op {
                     long.extend(more);
                 }
             }
             end = End::read(u64::try_from(long.len()).unwrap(), &long).unwrap();
         }
-        assert_eq!((end.lines, end.change), (4, Some(Hash32([1; 32]))), "refusals do not hide the last change");
+        assert_eq!((end.lines, end.change), (4, Some(Hash32([3; 32]))), "refusals do not hide the last change");
         assert_eq!(verify(&long), Ok(4));
         long[first + 10] = 0;
         assert!(End::read(u64::try_from(long.len()).unwrap(), &long).is_err());

@@ -1,6 +1,8 @@
 //! A change of what is in force, from reading to the one commit point: the replacement of `activation.json`. An operator
 //! asks for it, or a release that was verified. Cut short anywhere, everything is as before or wholly done.
 
+mod judge;
+
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
@@ -8,6 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::disk::{self, Completion, Dir, Done, Fault, FaultKind, File, Lane, Lock, Op, Replaced, Tag};
+use crate::ids::Hash32;
 use crate::machine::{Deadline, Event, Machine, Outbox};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
@@ -15,23 +18,9 @@ use crate::time::Now;
 use crate::verify::{Release, Verified};
 use crate::work::{self, Got};
 
-use super::history::{End, Line, TAIL_BYTES, What};
+use self::judge::Verdict;
+use super::history::{End, TAIL_BYTES};
 use super::{Activation, BUNDLE_BYTES, LockSlot, MAX_BYTES, Record, Slot, Terms, verified};
-
-/// A change that nobody could read afterwards is not made.
-fn readable(verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::Commit { before, after, bundle } if after.to_bytes().len() > MAX => {
-            let reason =
-                alloc::format!("activation.json would be longer than {MAX} bytes: it keeps a floor for each name");
-            Verdict::Refuse { before: Some(before), slot: bundle.as_deref().map(Slot::of), reason }
-        }
-        kept @ (Verdict::Commit { .. } | Verdict::Refuse { .. }) => kept,
-    }
-}
-
-#[allow(clippy::as_conversions)] // a constant that fits
-const MAX: usize = MAX_BYTES as usize;
 
 /// What the operator asks for.
 #[derive(Clone, Debug)]
@@ -59,6 +48,11 @@ pub enum Command {
     Remember {
         /// The release.
         release: Box<Verified<Release>>,
+    },
+    /// Note that an image was refused before there was anything to put in force; it ends as every refusal does.
+    Refused {
+        /// Which image, and why.
+        reason: String,
     },
     /// Forget the floor of a lock's name.
     ResetFloor {
@@ -91,6 +85,8 @@ pub struct Loader {
     runtime: Version,
     /// The name of the locks that this node is configured for.
     name: Option<String>,
+    /// What is remembered of this bundle is of a later release than the one at hand, and stays.
+    keeps_record: bool,
     stage: Stage,
 }
 
@@ -100,22 +96,18 @@ enum Stage {
     /// Holding the lock from here on.
     ReadingActivation(Result<Option<Arc<Bundle>>, String>),
     ReadingLkg(Activation),
-    /// Whether the bundle of a load passed the four steps on this node.
-    ReadingRecord(Activation, Arc<Bundle>),
+    /// Whether the bundle of a load passed the four steps on this node; nothing of it is unpacked before (FAULTS S27).
+    ReadingRecord(Activation),
+    /// The bundle of a load that has such a record, with its lock.
+    OpeningVerified(Activation, LockSlot),
+    /// What is remembered of the bundle of a release that is to be remembered.
+    ReadingOlder(Activation, Arc<Bundle>),
     /// The bundle of a load, before the lock is taken.
     OpeningNew,
     OpeningLkg(Activation),
     ReadingHistory(Verdict),
     Writing(Verdict, bool),
     Done,
-}
-
-/// What was decided: what will be in force, or why nothing changes.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // one of them, for a moment
-enum Verdict {
-    Commit { before: Activation, after: Activation, bundle: Option<Arc<Bundle>> },
-    Refuse { before: Option<Activation>, slot: Option<Slot>, reason: String },
 }
 
 const TAG: Tag = Tag { lane: Lane::Policy, id: 0 };
@@ -132,8 +124,9 @@ impl Machine for Loader {
             Event::Due => {}
             Event::Disk(_, completion) => self.on_disk(now, completion, out),
             Event::Work(_, Got::Opened(opened)) => self.opened(opened.map(|(bundle, _)| bundle), out),
+            Event::Tree(tag, _) => panic!("loader: it has no files by path: {tag:?}"),
             Event::Net(tag, _) => panic!("loader: it has no network: {tag:?}"),
-            Event::Work(tag, Got::Evaluated(_) | Got::Ran(_) | Got::Artifact(_) | Got::Checked(_)) => {
+            Event::Work(tag, Got::Evaluated(_) | Got::Ran(_) | Got::Artifact(_) | Got::Checked(_) | Got::Host(_)) => {
                 panic!("loader: work of another kind: {tag:?}")
             }
             Event::Input(never) => match never {},
@@ -151,7 +144,7 @@ impl Loader {
     /// A command for a runtime of this version.
     #[must_use]
     pub const fn new(command: Command, runtime: Version) -> Self {
-        Self { command, runtime, name: None, stage: Stage::Idle }
+        Self { command, runtime, name: None, keeps_record: false, stage: Stage::Idle }
     }
 
     /// The same on a node that is configured for locks of this name.
@@ -163,7 +156,7 @@ impl Loader {
 
     fn start(&mut self, out: &mut Outbox<'_, <Self as Machine>::Output>) {
         match &self.command {
-            Command::Load { bytes, .. } => {
+            Command::Load { bytes, require_verified: false } => {
                 self.stage = Stage::OpeningNew;
                 out.work(WORK, work::Op::OpenBundle(bytes.clone()));
             }
@@ -171,7 +164,10 @@ impl Loader {
                 let bundle = Arc::clone(&release.get().bundle);
                 self.lock(Ok(Some(bundle)), out);
             }
-            Command::Rollback { .. } | Command::ResetFloor { .. } => self.lock(Ok(None), out),
+            Command::Load { require_verified: true, .. }
+            | Command::Rollback { .. }
+            | Command::Refused { .. }
+            | Command::ResetFloor { .. } => self.lock(Ok(None), out),
         }
     }
 
@@ -183,6 +179,13 @@ impl Loader {
     fn opened(&mut self, opened: Result<Arc<Bundle>, String>, out: &mut Outbox<'_, <Self as Machine>::Output>) {
         match core::mem::replace(&mut self.stage, Stage::Done) {
             Stage::OpeningNew => self.lock(opened.map(Some), out),
+            Stage::OpeningVerified(before, lock) => {
+                let verdict = match opened {
+                    Ok(bundle) => self.judge_load(before, bundle, Some(lock)),
+                    Err(reason) => Verdict::Refuse { before: Some(before), slot: None, reason },
+                };
+                self.read_history(verdict, out);
+            }
             Stage::OpeningLkg(before) => {
                 let verdict = match opened {
                     Ok(bundle) => self.judge_rollback(before, bundle),
@@ -197,7 +200,8 @@ impl Loader {
             Stage::Idle
             | Stage::ReadingActivation(_)
             | Stage::ReadingLkg(_)
-            | Stage::ReadingRecord(..)
+            | Stage::ReadingRecord(_)
+            | Stage::ReadingOlder(..)
             | Stage::ReadingHistory(_)
             | Stage::Writing(..)
             | Stage::Done => panic!("loader: a bundle was opened that nobody asked for"),
@@ -219,13 +223,15 @@ impl Loader {
                     self.read_history(Verdict::Refuse { before: Some(before), slot, reason }, out);
                 }
             },
-            Stage::ReadingRecord(before, bundle) => {
-                let verdict = self.judge_record(before, bundle, completion);
+            Stage::ReadingRecord(before) => self.record_read(before, completion, out),
+            Stage::ReadingOlder(before, bundle) => {
+                self.keeps_record = self.is_outdone(record(bundle.digest, completion).as_ref());
+                let verdict = self.judge_release(before, bundle);
                 self.read_history(verdict, out);
             }
             Stage::ReadingHistory(verdict) => self.write(now, verdict, completion, out),
             Stage::Writing(verdict, history) => self.written(verdict, history, completion, out),
-            Stage::Idle | Stage::OpeningNew | Stage::OpeningLkg(_) | Stage::Done => {
+            Stage::Idle | Stage::OpeningNew | Stage::OpeningVerified(..) | Stage::OpeningLkg(_) | Stage::Done => {
                 panic!("loader: an unexpected completion")
             }
         }
@@ -249,66 +255,69 @@ impl Loader {
             Err(fault) => Err(alloc::format!("activation.json cannot be read: {}", fault.kind)),
         };
         let verdict = match (before, bundle) {
+            (before, Ok(None)) if matches!(self.command, Command::Refused { .. }) => self.refused(before.ok()),
             (Err(reason), bundle) => {
                 let slot = bundle.ok().flatten().map(|b| Slot::of(&b));
                 Verdict::Refuse { before: None, slot, reason }
             }
             (Ok(before), Err(reason)) => Verdict::Refuse { before: Some(before), slot: None, reason },
             (Ok(before), Ok(Some(bundle))) => match &self.command {
-                Command::Load { require_verified: true, .. } => {
-                    let read = Op::Read { file: File::Verified(bundle.digest), at: 0, len: verified::MAX_BYTES };
-                    self.stage = Stage::ReadingRecord(before, bundle);
-                    return out.disk(TAG, vec![read]);
+                Command::Activate { .. } => self.judge_release(before, bundle),
+                Command::Remember { .. } => {
+                    let digest = bundle.digest;
+                    self.stage = Stage::ReadingOlder(before, bundle);
+                    return read_record(digest, out);
                 }
-                Command::Load { .. } | Command::Rollback { .. } | Command::ResetFloor { .. } => {
-                    self.judge_load(before, bundle, None)
-                }
-                Command::Activate { .. } | Command::Remember { .. } => self.judge_release(before, bundle),
+                Command::Load { .. }
+                | Command::Rollback { .. }
+                | Command::Refused { .. }
+                | Command::ResetFloor { .. } => self.judge_load(before, bundle, None),
             },
-            (Ok(before), Ok(None)) => match (&self.command, before.lkg.clone()) {
-                (Command::ResetFloor { name, time, .. }, _) => match before.without_floor(name, *time) {
-                    Ok(after) => Verdict::Commit { before, after, bundle: None },
-                    Err(reason) => Verdict::Refuse { before: Some(before), slot: None, reason },
-                },
-                (_, Some(slot)) => {
-                    self.stage = Stage::ReadingLkg(before);
-                    let read = Op::Read { file: File::Bundle(slot.bundle), at: 0, len: BUNDLE_BYTES };
-                    return out.disk(TAG, vec![read]);
-                }
-                (_, None) => Verdict::Refuse {
-                    before: Some(before),
-                    slot: None,
-                    reason: "there is no last known good bundle to go back to".into(),
-                },
+            (Ok(before), Ok(None)) => return self.judge_without_bundle(before, out),
+        };
+        self.read_history(verdict, out);
+    }
+
+    /// What of a command can be judged before a bundle is open.
+    fn judge_without_bundle(&mut self, before: Activation, out: &mut Outbox<'_, <Self as Machine>::Output>) {
+        let verdict = match (&self.command, before.lkg.clone()) {
+            (Command::Load { bytes, .. }, _) => {
+                let digest = *crate::oci::Digest::of(bytes).hash();
+                self.stage = Stage::ReadingRecord(before);
+                return read_record(digest, out);
+            }
+            (Command::ResetFloor { name, time, .. }, _) => match before.without_floor(name, *time) {
+                Ok(after) => Verdict::Commit { before, after, bundle: None },
+                Err(reason) => Verdict::Refuse { before: Some(before), slot: None, reason },
+            },
+            (_, Some(slot)) => {
+                self.stage = Stage::ReadingLkg(before);
+                let read = Op::Read { file: File::Bundle(slot.bundle), at: 0, len: BUNDLE_BYTES };
+                return out.disk(TAG, vec![read]);
+            }
+            (_, None) => Verdict::Refuse {
+                before: Some(before),
+                slot: None,
+                reason: "there is no last known good bundle to go back to".into(),
             },
         };
         self.read_history(verdict, out);
     }
 
-    /// A bundle that is loaded by itself, with the lock of its record where one is asked for.
-    fn judge_load(&self, before: Activation, bundle: Arc<Bundle>, lock: Option<LockSlot>) -> Verdict {
-        let mut after = before.with(&bundle, lock.clone());
-        if lock.is_none() && before.current.as_ref().is_some_and(|current| current.names(&bundle)) {
-            // The very bundle in force, loaded once more by itself, loses nothing of what it came with.
-            after.current.clone_from(&before.current);
-        }
-        match before.admit(&bundle, &self.runtime) {
-            Ok(()) => Verdict::Commit { after, before, bundle: Some(bundle) },
-            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
-        }
-    }
-
-    fn judge_record(&self, before: Activation, bundle: Arc<Bundle>, completion: Completion) -> Verdict {
-        let record = match completion {
-            Ok(Done::Bytes(bytes)) => Record::parse(&bytes).filter(|record| record.bundle == bundle.digest),
-            Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("loader: a read without bytes"),
-            Err(_) => None,
-        };
-        let admitted = record
+    /// Opens the bundle of a load when its record admits it.
+    fn record_read(
+        &mut self,
+        before: Activation,
+        completion: Completion,
+        out: &mut Outbox<'_, <Self as Machine>::Output>,
+    ) {
+        let Command::Load { bytes, .. } = &self.command else { panic!("loader: a record was read for nothing") };
+        let digest = crate::oci::Digest::of(bytes);
+        let admitted = record(*digest.hash(), completion)
             .ok_or_else(|| {
-                String::from(
-                    "require_verified is on and this bundle did not pass the four steps on this node; load it with \
-                     `autonomy policy load --image REF --pubkey FILE`",
+                alloc::format!(
+                    "require_verified is on and this bundle did not pass the four steps on this node ({digest}); load \
+                     it with `autonomy policy load --image REF --pubkey FILE`"
                 )
             })
             .and_then(|record| {
@@ -317,62 +326,11 @@ impl Loader {
                 admitted.map_err(|no| no.to_string()).map(|()| lock)
             });
         match admitted {
-            Ok(lock) => self.judge_load(before, bundle, Some(lock)),
-            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
-        }
-    }
-
-    fn judge_release(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
-        let (release, judged) = match &self.command {
-            Command::Activate { release, terms } => {
-                let release = release.get();
-                let admitted = before.admit_release(release, terms).map_err(|rejection| rejection.to_string());
-                let judged = admitted.and_then(|()| before.admit(&bundle, &self.runtime));
-                (release, judged.map(|()| before.with(&bundle, Some(LockSlot::of(release)))))
+            Ok(lock) => {
+                out.work(WORK, work::Op::OpenBundle(bytes.clone()));
+                self.stage = Stage::OpeningVerified(before, lock);
             }
-            Command::Remember { release } => {
-                let release = release.get();
-                let mut after = before.clone();
-                after.saw(&LockSlot::of(release));
-                // An older one may be kept; one of another name has no business here.
-                let named = before.admit_lock(&release.lock.name, u64::MAX, self.name.as_deref());
-                (release, named.map_err(|rejection| rejection.to_string()).map(|()| after))
-            }
-            Command::Load { .. } | Command::Rollback { .. } | Command::ResetFloor { .. } => {
-                panic!("loader: it judges no release")
-            }
-        };
-        match judged {
-            Ok(after) => Verdict::Commit { before, after, bundle: Some(bundle) },
-            Err(reason) => {
-                let slot = Slot { lock: Some(LockSlot::of(release)), ..Slot::of(&bundle) };
-                Verdict::Refuse { before: Some(before), slot: Some(slot), reason }
-            }
-        }
-    }
-
-    fn judge_rollback(&self, before: Activation, bundle: Arc<Bundle>) -> Verdict {
-        let below_floor = matches!(&self.command, Command::Rollback { below_floor: Some(_) });
-        let after = before.swapped(&bundle, below_floor);
-        let lock = after.current.as_ref().and_then(|current| current.lock.as_ref());
-        let admitted = if !after.current.as_ref().is_some_and(|current| current.names(&bundle)) {
-            Err(String::from("the last known good bundle's file holds another bundle"))
-        } else {
-            let lock_admitted = match lock {
-                Some(lock) => {
-                    let sequence = if below_floor { u64::MAX } else { lock.sequence };
-                    let name = self.name.as_deref().unwrap_or(&lock.name);
-                    before.admit_lock(&lock.name, sequence, Some(name)).map_err(|no| no.to_string())
-                }
-                None => Ok(()),
-            };
-            lock_admitted
-                .and_then(|()| after.admit(&bundle, &self.runtime))
-                .map_err(|words| alloc::format!("{words}; `--below-floor --reason TEXT` goes below it and is recorded"))
-        };
-        match admitted {
-            Ok(()) => Verdict::Commit { before, after, bundle: Some(bundle) },
-            Err(reason) => Verdict::Refuse { before: Some(before), slot: Some(Slot::of(&bundle)), reason },
+            Err(reason) => self.read_history(Verdict::Refuse { before: Some(before), slot: None, reason }, out),
         }
     }
 
@@ -401,9 +359,12 @@ impl Loader {
             (Verdict::Commit { before, bundle, .. }, Err(reason)) => {
                 (Verdict::Refuse { before: Some(before), slot: bundle.as_deref().map(Slot::of), reason }, None)
             }
-            (refuse @ Verdict::Refuse { .. }, Err(_)) => (refuse, None),
+            (Verdict::Refuse { before, slot, reason }, Err(why)) => {
+                let reason = alloc::format!("{reason} (and the refusal could not be recorded: {why})");
+                (Verdict::Refuse { before, slot, reason }, None)
+            }
         };
-        let verdict = readable(verdict);
+        let verdict = judge::readable(verdict);
         let mut chain = Vec::new();
         if let Verdict::Commit { .. } = &verdict {
             self.store(&mut chain);
@@ -433,51 +394,12 @@ impl Loader {
                 chain.extend([Op::MakeDir(Dir::Locks), Op::MakeDir(Dir::Verified)]);
                 chain.extend(disk::replace(Replaced::Bundle(bundle), release.bundle_bytes.clone()));
                 chain.extend(disk::replace(Replaced::Lock(lock.fingerprint), release.lock_bytes.clone()));
-                chain.extend(disk::replace(Replaced::Verified(bundle), Record { bundle, lock }.to_bytes()));
+                if !self.keeps_record {
+                    chain.extend(disk::replace(Replaced::Verified(bundle), Record { bundle, lock }.to_bytes()));
+                }
             }
-            Command::Rollback { .. } | Command::ResetFloor { .. } => {}
+            Command::Rollback { .. } | Command::Refused { .. } | Command::ResetFloor { .. } => {}
         }
-    }
-
-    fn lines(&self, verdict: &Verdict, end: &End) -> Vec<Line> {
-        let mut lines = Vec::new();
-        let (before, line) = match verdict {
-            Verdict::Commit { before, after, bundle } => {
-                let (what, reason) = match &self.command {
-                    Command::Load { .. } => (What::Load, None),
-                    Command::Rollback { below_floor } => (What::Rollback, below_floor.clone()),
-                    Command::Activate { .. } => (What::Activate, None),
-                    Command::Remember { .. } => (What::Verified, None),
-                    Command::ResetFloor { name, reason, .. } => {
-                        let mut words = alloc::format!("{name} {}: {reason}", before.lock_floor(name));
-                        if let (Some(old), None) = (before.time_floor, after.time_floor) {
-                            words = alloc::format!("time floor {old}; {words}");
-                        }
-                        (What::FloorReset, Some(words))
-                    }
-                };
-                let slot = match &self.command {
-                    Command::Remember { release } => {
-                        let release = release.get();
-                        Some(Slot { lock: Some(LockSlot::of(release)), ..Slot::of(&release.bundle) })
-                    }
-                    Command::Load { .. } | Command::Rollback { .. } | Command::Activate { .. } => after.current.clone(),
-                    Command::ResetFloor { .. } => bundle.as_deref().map(Slot::of),
-                };
-                (Some(before), Line { what, slot, reason })
-            }
-            Verdict::Refuse { before, slot, reason } => {
-                (before.as_ref(), Line { what: What::Refused, slot: slot.clone(), reason: Some(reason.clone()) })
-            }
-        };
-        // The last line promised a change that is not in force: it was cut short.
-        if let (Some(before), Some(change)) = (before, end.change)
-            && before.current.as_ref().map(|slot| slot.bundle) != Some(change)
-        {
-            lines.push(Line { what: What::NotCommitted, slot: None, reason: None });
-        }
-        lines.push(line);
-        lines
     }
 
     fn written(
@@ -499,5 +421,18 @@ impl Loader {
             )),
         };
         out.output(result);
+    }
+}
+
+fn read_record(bundle: Hash32, out: &mut Outbox<'_, <Loader as Machine>::Output>) {
+    out.disk(TAG, vec![Op::Read { file: File::Verified(bundle), at: 0, len: verified::MAX_BYTES }]);
+}
+
+/// What was read, if it is a record of this bundle.
+fn record(bundle: Hash32, completion: Completion) -> Option<Record> {
+    match completion {
+        Ok(Done::Bytes(bytes)) => Record::parse(&bytes).filter(|record| record.bundle == bundle),
+        Ok(Done::Nothing | Done::Tail { .. } | Done::Listing(_)) => panic!("loader: a read without bytes"),
+        Err(_) => None,
     }
 }

@@ -152,6 +152,22 @@ impl Activation {
     /// The file's bytes: one line of JSON.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = self.covered();
+        let h = Hash32(*blake3::hash(text.as_bytes()).as_bytes());
+        text.push_str(",\"h\":\"");
+        h.write_hex(&mut text);
+        text.push_str("\"}\n");
+        text.into_bytes()
+    }
+
+    /// The hash that the file ends in, `h`: BLAKE3-256 of the bytes before it.
+    #[must_use]
+    pub fn hash(&self) -> Hash32 {
+        Hash32(*blake3::hash(self.covered().as_bytes()).as_bytes())
+    }
+
+    /// The file up to its hash.
+    fn covered(&self) -> String {
         let mut text = String::from("{\"current\":");
         write_slot(self.current.as_ref(), false, &mut text);
         text.push_str(",\"lkg\":");
@@ -179,11 +195,7 @@ impl Activation {
             }
             None => text.push_str("null"),
         }
-        let h = Hash32(*blake3::hash(text.as_bytes()).as_bytes());
-        text.push_str(",\"h\":\"");
-        h.write_hex(&mut text);
-        text.push_str("\"}\n");
-        text.into_bytes()
+        text
     }
 
     /// Reads the file. It ends in BLAKE3-256 over the bytes before, so that no floor can rot unseen; one that was written

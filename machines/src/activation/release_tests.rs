@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::history::End;
 use super::*;
 use crate::disk::{FaultKind, File, Replaced};
 use crate::machine::{Entropy, Event};
@@ -19,6 +20,7 @@ use crate::work::{self, Compiled, Got};
 
 const FIRST: &str = "2025-10-01T00:00:00Z";
 const LATER: &str = "2025-11-01T00:00:00Z";
+const LATEST: &str = "2025-11-07T00:00:00Z";
 
 fn runtime() -> Version {
     Version::parse("0.1.0").unwrap()
@@ -316,4 +318,127 @@ fn going_back_below_the_floor_of_a_lock_wants_a_reason() {
     let (_, said, _) = operate(&files, Command::Rollback { below_floor: Some("needed".into()) }, None);
     let activation = said.unwrap().activation;
     assert_eq!((activation.current.unwrap().lock.unwrap().sequence, activation.floors["agent"]), (7, 9));
+}
+
+fn remember(files: &Files, sequence: u64) -> Files {
+    let release = Box::new(verified("agent", sequence, &[], LATER));
+    let (files, said, _) = operate(files, Command::Remember { release }, None);
+    assert!(said.is_ok());
+    files
+}
+
+fn recorded(files: &Files) -> u64 {
+    let bundle = verified("agent", 1, &[], LATER).get().bundle.digest;
+    Record::parse(&files[&File::Verified(bundle)]).unwrap().lock.sequence
+}
+
+#[test]
+fn an_older_release_that_is_imported_leaves_what_is_remembered_of_the_newer_one() {
+    let files = remember(&Files::new(), 9);
+    assert_eq!(recorded(&remember(&files, 8)), 9, "the same bundle under an older lock");
+    assert_eq!(recorded(&remember(&files, 10)), 10);
+    // What is put in force is remembered, also after a floor was reset: a load must not bring the mistake back.
+    let (activated, said) = activate(&files, verified("agent", 8, &[], LATER), Terms::default());
+    assert!(said.is_ok());
+    assert_eq!(recorded(&activated), 8);
+    // One of another name is no older release of this one, and a rotten record keeps nothing.
+    let other = Command::Remember { release: Box::new(verified("other", 1, &[], LATER)) };
+    let (renamed, said, _) = operate(&files, other, None);
+    assert!(said.is_ok());
+    assert_eq!(recorded(&renamed), 1);
+    let mut rotten = files;
+    let bundle = verified("agent", 1, &[], LATER).get().bundle.digest;
+    rotten.get_mut(&File::Verified(bundle)).unwrap()[20] ^= 1;
+    assert_eq!(recorded(&remember(&rotten, 8)), 8);
+}
+
+#[test]
+fn s27_nothing_of_a_bundle_is_unpacked_before_its_record_was_read() {
+    let bomb = b"whatever unpacking this would cost".to_vec();
+    let command = Command::Load { bytes: bomb, require_verified: true };
+    let mut loader = Solo::new(Loader::new(command, runtime()), Files::new());
+    loader.event(Event::Start(Entropy([3; 32])));
+    loader.run();
+    assert!(loader.works.is_empty(), "it is not even opened");
+    let said = loader.outputs.pop().unwrap().unwrap_err();
+    assert!(said.starts_with("require_verified is on"), "{said}");
+    assert_eq!(history(&loader.files), ["refused"]);
+    // With a record of the very bytes it is opened.
+    let release = verified("agent", 7, &[], LATER);
+    let bytes = release.get().bundle_bytes.clone();
+    let files = remember(&Files::new(), 7);
+    let mut loader = Solo::new(Loader::new(Command::Load { bytes, require_verified: true }, runtime()), files);
+    loader.event(Event::Start(Entropy([3; 32])));
+    loader.run();
+    assert!(matches!(loader.works.front(), Some((_, work::Op::OpenBundle(_)))));
+}
+
+#[test]
+fn an_image_that_is_refused_is_recorded_and_changes_nothing() {
+    let files = remember(&Files::new(), 7);
+    let before = files[&File::Activation].clone();
+    let reason = alloc::format!("registry.local/app:v1: step 1: no signature {}", "x".repeat(5_000));
+    let (files, said, _) = operate(&files, Command::Refused { reason: reason.clone() }, None);
+    assert_eq!(said.unwrap_err(), reason);
+    assert_eq!(history(&files), ["verified", "refused"]);
+    assert_eq!(files[&File::Activation], before);
+    let text = String::from_utf8(files[&File::History].clone()).unwrap();
+    assert!(text.contains("registry.local/app:v1: step 1") && text.len() < 3_000, "the reason is bounded");
+    // Where nothing was ever in force, and where what is in force cannot be read.
+    let (empty, _, _) = operate(&Files::new(), Command::Refused { reason: "no".into() }, None);
+    assert_eq!((history(&empty), empty.contains_key(&File::Activation)), (alloc::vec!["refused".to_string()], false));
+    let mut damaged = files;
+    damaged.insert(File::Activation, b"{".to_vec());
+    let (damaged, said, _) = operate(&damaged, Command::Refused { reason: "no".into() }, None);
+    assert_eq!((said.unwrap_err().as_str(), history(&damaged).len()), ("no", 3));
+}
+
+#[test]
+fn a_change_that_was_cut_short_is_said_to_be_so_whatever_it_changed() {
+    let (files, _) = activate(&Files::new(), verified("agent", 7, &[], FIRST), Terms::default());
+    let plain = plain_bundle("3.0.0");
+    let reset = || Command::ResetFloor { name: "agent".into(), time: false, reason: "drill".into() };
+    type Change = Box<dyn Fn() -> Command>;
+    let changes: [(&str, Change); 5] = [
+        ("activate", {
+            // The very same bundle under another lock.
+            let release = verified("agent", 8, &[], FIRST);
+            Box::new(move || Command::Activate { release: Box::new(release.clone()), terms: Terms::default() })
+        }),
+        ("floor_reset", Box::new(reset)),
+        ("load", Box::new(move || Command::Load { bytes: plain.clone(), require_verified: false })),
+        ("verified", {
+            let release = verified("agent", 8, &[], LATEST);
+            Box::new(move || Command::Remember { release: Box::new(release.clone()) })
+        }),
+        ("activate", {
+            // The lock in force, signed anew: only the time floor would move.
+            let release = verified("agent", 7, &[], LATEST);
+            Box::new(move || Command::Activate { release: Box::new(release.clone()), terms: Terms::default() })
+        }),
+    ];
+    for (event, change) in &changes {
+        let (mut cut, mut whole) = (0, 0);
+        for step in 0..64 {
+            let (after, _, _) = operate(&files, change(), Some((step, FaultKind::NoSpace)));
+            let promised = history(&after).last().unwrap() == event && history(&after).len() == 2;
+            let kept = after[&File::Activation] == files[&File::Activation];
+            let (next, _, _) = operate(&after, Command::Refused { reason: "next".into() }, None);
+            let said = history(&next).contains(&"not_committed".to_string());
+            assert_eq!(said, promised && kept, "{event}, failure at {step}: {:?}", history(&next));
+            cut += usize::from(said);
+            whole += usize::from(!kept);
+            // It is said once.
+            let (later, _, _) = operate(&next, Command::Refused { reason: "later".into() }, None);
+            let times = history(&later).iter().filter(|event| *event == "not_committed").count();
+            assert_eq!(times, usize::from(said));
+        }
+        assert!(cut > 0 && whole > 0, "{event}: {cut} {whole}");
+    }
+    // A line from before lines named their file says nothing.
+    let older = End::empty().append(Wall::from_micros(1), &[history::Line::of(history::What::Load, None, None)]);
+    let bytes =
+        older.into_iter().find_map(|op| if let crate::disk::Op::Put { bytes, .. } = op { Some(bytes) } else { None });
+    let bytes = bytes.unwrap();
+    assert_eq!(End::read(bytes.len() as u64, &bytes).unwrap().change, None);
 }

@@ -138,6 +138,7 @@ impl Machine for Watch {
                 | Stage::Unlocking(_)) => self.stage = waiting,
             },
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
+            Event::Tree(tag, _) => panic!("activation: it has no files by path: {tag:?}"),
             Event::Net(tag, _) => panic!("activation: it has no network: {tag:?}"),
             Event::Work(tag, got) => self.on_work(now, tag, got, out),
             Event::Input(never) => match never {},
@@ -486,7 +487,7 @@ impl Watch {
                 .with("to", to.as_deref().unwrap_or("deny-all")),
         );
         if self.lines.len() < 16 {
-            self.lines.push_back(Line { what: What::Fallback, slot, reason: Some(reason.clone()) });
+            self.lines.push_back(Line::of(What::Fallback, slot, Some(reason.clone())));
         }
         out.output(Change::Fallback { reason, to });
     }

@@ -55,6 +55,24 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// What it takes to hold it, in bytes, about. What only went through takes nothing.
+    pub(super) fn weight(&self) -> u64 {
+        let length = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        match self {
+            Self::Manifest { bytes, .. } | Self::Bytes(bytes) => length(bytes.len()),
+            Self::Referrers(entries) => entries.iter().map(|entry| length(weight(entry))).fold(0, u64::saturating_add),
+            Self::Hashed { .. } => 0,
+        }
+    }
+}
+
+fn weight(entry: &Descriptor) -> usize {
+    let texts = entry.annotations.iter().map(|(key, value)| key.len().saturating_add(value.len()));
+    let named = entry.artifact_type.as_ref().map_or(0, String::len).saturating_add(entry.media_type.len());
+    texts.fold(named.saturating_add(size_of::<Descriptor>()), usize::saturating_add)
+}
+
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceFault {

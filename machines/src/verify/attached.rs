@@ -1,10 +1,12 @@
 //! What is attached to an image: its locks and policy bundles (SPEC 7), found by what refers to the image and by the plain
 //! tags beside its own.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
+use super::Inventory;
 use super::ask::{Answer, Ask, SourceFault};
 use crate::lock::{self, Lock};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, media};
@@ -44,6 +46,8 @@ pub(super) struct FoundLock {
     pub(super) read: Result<(Lock, Vec<u8>), String>,
     /// Whether its bytes are those that its manifest names: only then do signatures of the manifest speak of them.
     pub(super) genuine: bool,
+    /// Manifest and lock, where both could be read.
+    pub(super) parts: Inventory,
 }
 
 /// A bundle that is attached; its bytes are not fetched yet.
@@ -53,14 +57,16 @@ pub(super) struct FoundPolicy {
     pub(super) manifest: Digest,
     /// The bundle, or why its manifest cannot be read.
     pub(super) layer: Result<Descriptor, String>,
+    /// Manifest and bundle, where the manifest could be read.
+    pub(super) parts: Inventory,
 }
 
 #[derive(Debug)]
 enum Pending {
     /// A manifest, by its digest or by a tag.
     Manifest(Kind, Option<Digest>),
-    /// The lock of this manifest.
-    Lock(Digest, Descriptor),
+    /// The lock of this manifest, which is among the parts.
+    Lock(Digest, Box<(Descriptor, Inventory)>),
 }
 
 /// The search.
@@ -128,12 +134,15 @@ impl Attached {
                 self.manifest(kind, wanted, media_type.as_deref(), &bytes, ask);
             }
             (
-                Pending::Lock(manifest, _),
+                Pending::Lock(manifest, ..),
                 Err(fault @ (SourceFault::NotFound | SourceFault::TooLong { .. } | SourceFault::Mismatch { .. })),
             ) => {
                 self.unreadable(Kind::Lock, manifest, fault.to_string());
             }
-            (Pending::Lock(manifest, descriptor), Ok(Answer::Bytes(bytes))) => self.lock(manifest, &descriptor, bytes),
+            (Pending::Lock(manifest, wanted), Ok(Answer::Bytes(bytes))) => {
+                let (descriptor, parts) = *wanted;
+                self.lock(manifest, &descriptor, parts, bytes);
+            }
             (pending, Ok(answer)) => panic!("verify: {answer:?} is no answer to {pending:?}"),
         }
         Ok(())
@@ -175,21 +184,24 @@ impl Attached {
         if layer.media_type != kind.media_type() {
             return self.unreadable(kind, digest, alloc::format!("its layer is not of the kind {}", kind.media_type()));
         }
+        let mut parts = Inventory::default();
+        parts.add_manifest(&image.media_type, bytes);
+        parts.add_blob(layer);
         match kind {
             Kind::Policy => {
-                self.policies.insert(digest, FoundPolicy { manifest: digest, layer: Ok(layer.clone()) });
+                self.policies.insert(digest, FoundPolicy { manifest: digest, layer: Ok(layer.clone()), parts });
             }
             Kind::Lock if layer.size > u64::try_from(lock::MAX_BYTES).unwrap_or(0) => {
                 self.unreadable(kind, digest, alloc::format!("a lock has at most {} bytes", lock::MAX_BYTES));
             }
             Kind::Lock => {
-                let pending = Pending::Lock(digest, layer.clone());
+                let pending = Pending::Lock(digest, Box::new((layer.clone(), parts)));
                 self.pending.insert(ask(Ask::Bytes(layer.clone())), pending);
             }
         }
     }
 
-    fn lock(&mut self, manifest: Digest, descriptor: &Descriptor, bytes: Vec<u8>) {
+    fn lock(&mut self, manifest: Digest, descriptor: &Descriptor, parts: Inventory, bytes: Vec<u8>) {
         let got = Digest::of(&bytes);
         let read = if got == descriptor.digest {
             let unreadable =
@@ -198,7 +210,7 @@ impl Attached {
         } else {
             Err(alloc::format!("the lock's bytes are those of {got}, its manifest names {}", descriptor.digest))
         };
-        self.locks.insert(manifest, FoundLock { manifest, read, genuine: got == descriptor.digest });
+        self.locks.insert(manifest, FoundLock { manifest, read, genuine: got == descriptor.digest, parts });
     }
 
     /// What is attached and cannot be read is kept: it must not look as if nothing were attached.
@@ -206,20 +218,23 @@ impl Attached {
         let words = alloc::format!("the {} {manifest} that is attached cannot be read: {why}", kind.name());
         match kind {
             Kind::Lock => {
-                self.locks.insert(manifest, FoundLock { manifest, read: Err(words), genuine: false });
+                let parts = Inventory::default();
+                self.locks.insert(manifest, FoundLock { manifest, read: Err(words), genuine: false, parts });
             }
             Kind::Policy => {
-                self.policies.entry(manifest).or_insert(FoundPolicy { manifest, layer: Err(words) });
+                let parts = Inventory::default();
+                self.policies.entry(manifest).or_insert(FoundPolicy { manifest, layer: Err(words), parts });
             }
         }
     }
 
     /// The lock of the image: the one that names it with the highest sequence. One that cannot be read comes first, since
-    /// nobody knows what it says; one for another image comes last.
+    /// nobody knows what it says; one for another image comes last. The very same bytes may be attached by several
+    /// manifests: then all of them are given, for any of them may be the one that is signed.
     ///
     /// # Errors
     /// When more are attached than are looked at.
-    pub(super) fn chosen_lock(&self) -> Result<Option<FoundLock>, String> {
+    pub(super) fn chosen_locks(&self) -> Result<Vec<FoundLock>, String> {
         if self.locks.len() > MAX_EACH || self.policies.len() > MAX_EACH {
             return Err(alloc::format!("more than {MAX_EACH} locks or policy bundles are attached to the image"));
         }
@@ -227,16 +242,25 @@ impl Attached {
             Err(_) => (2, 0),
             Ok((lock, _)) => (u8::from(lock.agent_artifact.digest == self.image), lock.sequence),
         };
-        Ok(self.locks.values().max_by_key(rank).cloned())
+        let Some(chosen) = self.locks.values().max_by_key(rank) else { return Ok(Vec::new()) };
+        let bytes = |found: &FoundLock| found.read.as_ref().ok().map(|(_, bytes)| Digest::of(bytes));
+        let same = |found: &&FoundLock| {
+            found.manifest == chosen.manifest || bytes(found).is_some_and(|digest| bytes(chosen) == Some(digest))
+        };
+        Ok(self.locks.values().filter(same).cloned().collect())
     }
 
-    /// The bundle that the lock names, else any, one that cannot be read before others; without a lock each that is attached.
+    /// The bundle that the lock names, by every manifest that attaches it; else any, one that cannot be read before others.
+    /// Without a lock each that is attached.
     pub(super) fn chosen_policies(&self, lock: Option<&Lock>) -> Vec<FoundPolicy> {
         let Some(lock) = lock else { return self.policies.values().cloned().collect() };
         let names =
             |found: &&FoundPolicy| found.layer.as_ref().is_ok_and(|layer| layer.digest == lock.policy_bundle.digest);
-        let named = self.policies.values().find(names);
-        let unreadable = || self.policies.values().find(|found| found.layer.is_err());
-        named.or_else(unreadable).or_else(|| self.policies.values().next()).cloned().into_iter().collect()
+        let named: Vec<FoundPolicy> = self.policies.values().filter(names).cloned().collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let unreadable = self.policies.values().find(|found| found.layer.is_err());
+        unreadable.or_else(|| self.policies.values().next()).cloned().into_iter().collect()
     }
 }

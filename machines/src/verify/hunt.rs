@@ -7,6 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
+use super::Inventory;
 use super::ask::{Answer, Ask, SourceFault};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Target, media, tags};
 use crate::signature::{self, Claim, SIGNED_AT, bundle, simple};
@@ -30,15 +31,15 @@ pub(super) enum Want {
 enum Pending {
     /// The manifest of cosign 2's signatures.
     SimpleManifest,
-    /// A payload, whose signature is here.
-    Payload(Descriptor, Vec<u8>),
+    /// A payload, whose signature is here, and the manifest that names both.
+    Payload(Descriptor, Vec<u8>, Inventory),
     Referrers,
     /// The manifest of a sigstore bundle.
     BundleManifest(Digest),
-    /// A sigstore bundle.
-    Bundle(Descriptor),
-    /// A check of a signature over this claim.
-    Check(Claim),
+    /// A sigstore bundle, and its manifest.
+    Bundle(Descriptor, Inventory),
+    /// A check of a signature over this claim, which stands in these.
+    Check(Claim, Inventory),
 }
 
 /// A signature that counts.
@@ -64,6 +65,8 @@ pub enum SignedAt {
 pub(super) struct Hunt {
     subject: Digest,
     pending: BTreeMap<u64, Pending>,
+    /// Where the signatures that count stand.
+    pub(super) parts: Inventory,
     /// How many signatures were taken up.
     taken: usize,
     valid: Vec<Valid>,
@@ -81,6 +84,7 @@ impl Hunt {
         let mut hunt = Self {
             subject,
             pending: BTreeMap::new(),
+            parts: Inventory::default(),
             taken: 0,
             valid: Vec::new(),
             reasons: BTreeSet::new(),
@@ -96,6 +100,11 @@ impl Hunt {
     fn want(&mut self, pending: Pending, want: Want, ask: &mut impl FnMut(Want) -> u64) {
         let number = ask(want);
         self.pending.insert(number, pending);
+    }
+
+    /// What the signatures are wanted for.
+    pub(super) const fn subject(&self) -> Digest {
+        self.subject
     }
 
     /// Whether this question was the hunt's.
@@ -150,14 +159,16 @@ impl Hunt {
             (Pending::SimpleManifest, Answer::Manifest { media_type, bytes, .. }) => {
                 self.simple_manifest(media_type.as_deref(), &bytes, ask);
             }
-            (Pending::Payload(descriptor, signature), Answer::Bytes(bytes)) => {
-                self.payload(&descriptor, &bytes, signature, ask);
+            (Pending::Payload(descriptor, signature, parts), Answer::Bytes(bytes)) => {
+                self.payload((&descriptor, parts), &bytes, signature, ask);
             }
             (Pending::Referrers, Answer::Referrers(found)) => self.referrers(found, ask),
             (Pending::BundleManifest(digest), Answer::Manifest { media_type, bytes, .. }) => {
                 self.bundle_manifest(&digest, media_type.as_deref(), &bytes, ask);
             }
-            (Pending::Bundle(descriptor), Answer::Bytes(bytes)) => self.bundle(&descriptor, &bytes, ask),
+            (Pending::Bundle(descriptor, parts), Answer::Bytes(bytes)) => {
+                self.bundle((&descriptor, parts), &bytes, ask);
+            }
             (pending, answer) => panic!("verify: {answer:?} is no answer to {pending:?}"),
         }
         Ok(())
@@ -165,7 +176,7 @@ impl Hunt {
 
     /// The check of a signature ended.
     pub(super) fn checked(&mut self, number: u64, key: Option<u16>) {
-        let Some(Pending::Check(claim)) = self.pending.remove(&number) else { return };
+        let Some(Pending::Check(claim, parts)) = self.pending.remove(&number) else { return };
         let Some(key) = key else { return self.does_not_count("no trusted key made it") };
         if claim.digest != self.subject {
             let words = alloc::format!("it is a signature of {}", claim.digest);
@@ -175,6 +186,7 @@ impl Hunt {
             Wall::parse_any_rfc3339(text)
                 .map_or_else(|| SignedAt::Unreadable(text.chars().take(64).collect()), SignedAt::At)
         });
+        self.parts.extend(&parts);
         self.valid.push(Valid { key, signed_at });
     }
 
@@ -191,7 +203,7 @@ impl Hunt {
             (Pending::SimpleManifest | Pending::BundleManifest(_), _) => {
                 self.does_not_count(&alloc::format!("a list of signatures: {fault}"));
             }
-            (Pending::Payload(..) | Pending::Bundle(_) | Pending::Check(_), _) => {
+            (Pending::Payload(..) | Pending::Bundle(..) | Pending::Check(..), _) => {
                 self.does_not_count(&alloc::format!("what was signed: {fault}"));
             }
         }
@@ -213,6 +225,8 @@ impl Hunt {
             Ok(Manifest::Index(_)) => return self.does_not_count("its manifest is an index"),
             Err(refusal) => return self.does_not_count(&refusal.to_string()),
         };
+        let mut parts = Inventory::default();
+        parts.add_manifest(&image.media_type, bytes);
         match simple::signatures(&image) {
             Ok(found) => {
                 for (descriptor, signature) in found {
@@ -224,7 +238,7 @@ impl Hunt {
                         continue;
                     }
                     let want = Want::Ask(Ask::Bytes(descriptor.clone()));
-                    self.want(Pending::Payload(descriptor, signature), want, ask);
+                    self.want(Pending::Payload(descriptor, signature, parts.clone()), want, ask);
                 }
             }
             Err(refusal) => self.does_not_count(&refusal.to_string()),
@@ -233,7 +247,7 @@ impl Hunt {
 
     fn payload(
         &mut self,
-        descriptor: &Descriptor,
+        (descriptor, mut parts): (&Descriptor, Inventory),
         bytes: &[u8],
         signature: Vec<u8>,
         ask: &mut impl FnMut(Want) -> u64,
@@ -242,7 +256,11 @@ impl Hunt {
             return self.does_not_count("its payload has other bytes than its manifest names");
         }
         match simple::read(bytes) {
-            Ok(claim) => self.want(Pending::Check(claim), Want::Check { message: bytes.to_vec(), signature }, ask),
+            Ok(claim) => {
+                parts.add_blob(descriptor);
+                let want = Want::Check { message: bytes.to_vec(), signature };
+                self.want(Pending::Check(claim, parts), want, ask);
+            }
             Err(refusal) => self.does_not_count(&refusal.to_string()),
         }
     }
@@ -288,17 +306,25 @@ impl Hunt {
         if layer.size > u64::try_from(signature::MAX_BUNDLE).unwrap_or(0) {
             return self.does_not_count("its bundle is too long");
         }
-        self.want(Pending::Bundle(layer.clone()), Want::Ask(Ask::Bytes(layer.clone())), ask);
+        let mut parts = Inventory::default();
+        parts.add_manifest(&image.media_type, bytes);
+        self.want(Pending::Bundle(layer.clone(), parts), Want::Ask(Ask::Bytes(layer.clone())), ask);
     }
 
-    fn bundle(&mut self, descriptor: &Descriptor, bytes: &[u8], ask: &mut impl FnMut(Want) -> u64) {
+    fn bundle(
+        &mut self,
+        (descriptor, mut parts): (&Descriptor, Inventory),
+        bytes: &[u8],
+        ask: &mut impl FnMut(Want) -> u64,
+    ) {
         if Digest::of(bytes) != descriptor.digest {
             return self.does_not_count("its bundle has other bytes than its manifest names");
         }
         match bundle::read(bytes) {
             Ok(signed) => {
                 let want = Want::Check { message: signed.message, signature: signed.signature };
-                self.want(Pending::Check(signed.claim), want, ask);
+                parts.add_blob(descriptor);
+                self.want(Pending::Check(signed.claim, parts), want, ask);
             }
             Err(refusal) => self.does_not_count(&refusal.to_string()),
         }

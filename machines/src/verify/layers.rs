@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Inventory;
 use super::ask::{Answer, Ask, SourceFault};
 use crate::oci::{Descriptor, Digest, Image, Index, MAX_MANIFEST, Manifest, Target};
 
@@ -20,6 +21,8 @@ enum Pending {
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     pending: BTreeMap<u64, Pending>,
+    /// What was read and is what it must be.
+    pub(super) parts: Inventory,
 }
 
 impl Layers {
@@ -83,7 +86,10 @@ impl Layers {
                     return Ok(Err(alloc::format!("want the manifest {want}, got the bytes of {got}")));
                 }
                 match Manifest::parse(&bytes, media_type.as_deref()) {
-                    Ok(Manifest::Image(image)) => self.blobs(&image, ask),
+                    Ok(Manifest::Image(image)) => {
+                        self.parts.add_manifest(&image.media_type, &bytes);
+                        self.blobs(&image, ask);
+                    }
                     Ok(Manifest::Index(_)) => {
                         return Ok(Err(alloc::format!("{want}, an entry of the index, is an index")));
                     }
@@ -92,11 +98,12 @@ impl Layers {
                 Ok(Ok(()))
             }
             (Pending::Blob(want), Ok(Answer::Hashed { digest, size })) => {
-                Ok(if (digest, size) == (want.digest, want.size) {
-                    Ok(())
-                } else {
-                    Err(alloc::format!("want {} with {} bytes, got {digest} with {size}", want.digest, want.size))
-                })
+                if (digest, size) != (want.digest, want.size) {
+                    let (wanted, bytes) = (want.digest, want.size);
+                    return Ok(Err(alloc::format!("want {wanted} with {bytes} bytes, got {digest} with {size}")));
+                }
+                self.parts.add_blob(&want);
+                Ok(Ok(()))
             }
             (pending, Ok(answer)) => panic!("verify: {answer:?} is no answer to {pending:?}"),
         }

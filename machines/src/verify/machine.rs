@@ -6,15 +6,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::ask::{Answer, Ask, SourceFault};
-use super::attached::{Attached, FoundLock, FoundPolicy, Kind};
+use super::attached::{Attached, FoundLock, Kind};
 use super::hunt::{Hunt, Want};
 use super::layers::Layers;
-use super::{Failed, Options, Outcome, Output, Passed, Release, Step, Verified, fresh};
+use super::sidecars::{Candidates, Sidecars};
+use super::{Failed, Inventory, Options, Outcome, Output, Passed, Release, Step, Verified, fresh};
 use crate::lock::Lock;
 use crate::machine::{Deadline, Event, Machine, Outbox};
 use crate::oci::{Digest, MAX_MANIFEST, Manifest, tags};
-use crate::policy::bundle::{Bundle, MAX_PACKED};
-use crate::time::{Now, Wall};
+use crate::policy::bundle::Bundle;
+use crate::time::{Mono, Now, Wall};
 use crate::work::{self, Got};
 
 /// Nothing can be asked of it once it runs.
@@ -29,6 +30,10 @@ pub struct Verify {
     next: u64,
     /// The steps that are not decided yet.
     open: &'static [Step],
+    /// When it has to be over; none before it begins.
+    until: Option<Mono>,
+    /// What it was told so far, in bytes.
+    told: u64,
     stage: Stage,
 }
 
@@ -42,7 +47,7 @@ enum Stage {
     /// Looking for locks and bundles.
     Attachments(Signed, Attached),
     /// Looking for the signatures of the lock and the bundles.
-    Sidecars(Signed, Sidecars, Vec<(Kind, Hunt)>),
+    Sidecars(Signed, Candidates, Vec<(Kind, Hunt)>),
     /// Going through the image's bytes and the bundle's.
     Bytes(Signed, Sidecars, Layers, Fetch),
     /// Unpacking the bundle.
@@ -55,6 +60,8 @@ enum Stage {
 struct Image {
     digest: Digest,
     manifest: Manifest,
+    /// What of the release was read and is what it must be.
+    parts: Inventory,
 }
 
 /// An image with a signature that counts.
@@ -63,13 +70,6 @@ struct Signed {
     image: Image,
     key: u16,
     signed_at: Option<Wall>,
-}
-
-/// What was chosen of what is attached.
-#[derive(Debug)]
-struct Sidecars {
-    lock: Option<FoundLock>,
-    policies: Vec<FoundPolicy>,
 }
 
 /// The bundle's bytes.
@@ -91,20 +91,23 @@ impl Machine for Verify {
     fn handle(&mut self, now: Now, event: Event<Input>, out: Out<'_, '_>) {
         match event {
             Event::Start(_) => {
+                self.until = Some(now.mono.after(self.options.timeout));
                 self.stage = Stage::Resolving;
                 let at = self.options.reference.target.clone();
                 self.ask(Ask::Manifest { at, max: MAX_MANIFEST }, out);
             }
-            Event::Due => {}
+            Event::Due => self.due(now, out),
             Event::Work(work::Tag(number), got) => self.on_work(now, number, got, out),
             Event::Disk(tag, _) => panic!("verify: it has no disk: {tag:?}"),
+            Event::Tree(tag, _) => panic!("verify: it has no files by path: {tag:?}"),
             Event::Net(tag, _) => panic!("verify: it asks by work alone: {tag:?}"),
             Event::Input(never) => match never {},
         }
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        None
+        let at = self.until.filter(|_| !matches!(self.stage, Stage::Done))?;
+        Some(Deadline { at, why: "the verification has to be over" })
     }
 
     fn check(&self) {
@@ -117,15 +120,39 @@ impl Verify {
     /// A verification that has not begun.
     #[must_use]
     pub const fn new(options: Options) -> Self {
-        Self { options, next: 0, open: &Step::ALL, stage: Stage::Idle }
+        Self { options, next: 0, open: &Step::ALL, until: None, told: 0, stage: Stage::Idle }
     }
 
     fn ask(&mut self, ask: Ask, out: Out<'_, '_>) -> u64 {
         asking(&mut self.next, out)(ask)
     }
 
+    /// Whatever was not answered by now is as good as never answered.
+    fn due(&mut self, now: Now, out: Out<'_, '_>) {
+        let over = self.deadline().is_some_and(|deadline| deadline.at <= now.mono);
+        if !over {
+            return;
+        }
+        let seconds = self.options.timeout.as_millis() / 1_000;
+        let reference = &self.options.reference;
+        self.source(alloc::format!("{reference}: the verification was not over within {seconds} s (--timeout)"), out);
+    }
+
     /// Takes an answer. What was asked in an earlier stage and comes late is of no use any more.
     fn on_work(&mut self, now: Now, number: u64, got: Got, out: Out<'_, '_>) {
+        if let Got::Artifact(Ok(answer)) = &got {
+            self.told = self.told.saturating_add(answer.weight());
+        }
+        if self.told > self.options.budget && !matches!(self.stage, Stage::Done) {
+            let budget = self.options.budget;
+            return self.fail(
+                alloc::format!(
+                    "more than {budget} bytes of manifests, listings and signatures; remove from the source what is \
+                     attached to the image and is not of the release"
+                ),
+                out,
+            );
+        }
         match (core::mem::replace(&mut self.stage, Stage::Done), got) {
             (Stage::Done, _) => {}
             (Stage::Resolving, Got::Artifact(answer)) => self.resolved(answer, out),
@@ -142,7 +169,7 @@ impl Verify {
                     Ok(()) => self.stage = Stage::Attachments(signed, found),
                 }
             }
-            (Stage::Sidecars(signed, sidecars, mut hunts), got) => {
+            (Stage::Sidecars(signed, candidates, mut hunts), got) => {
                 let heard = match hunts.iter_mut().find(|(_, hunt)| hunt.asked(number)) {
                     Some((_, hunt)) => hear(hunt, number, got, &mut self.next, out),
                     None => Ok(()),
@@ -150,9 +177,9 @@ impl Verify {
                 match heard {
                     Err(fault) => self.unreachable(&fault, out),
                     Ok(()) if hunts.iter().all(|(_, hunt)| hunt.is_over()) => {
-                        self.sidecars_hunted(now, signed, sidecars, &hunts, out);
+                        self.sidecars_hunted(now, signed, candidates, &hunts, out);
                     }
-                    Ok(()) => self.stage = Stage::Sidecars(signed, sidecars, hunts),
+                    Ok(()) => self.stage = Stage::Sidecars(signed, candidates, hunts),
                 }
             }
             (Stage::Bytes(signed, sidecars, layers, fetch), Got::Artifact(answer)) => {
@@ -193,13 +220,15 @@ impl Verify {
         match Manifest::parse(&bytes, media_type.as_deref()) {
             Ok(manifest) => {
                 let hunt = Hunt::start(digest, &mut wanting(&mut self.next, out));
-                self.stage = Stage::Image(Image { digest, manifest }, hunt);
+                let mut parts = Inventory::default();
+                parts.add_manifest(manifest.media_type(), &bytes);
+                self.stage = Stage::Image(Image { digest, manifest, parts }, hunt);
             }
             Err(refusal) => self.fail(alloc::format!("the manifest of {reference}: {refusal}"), out),
         }
     }
 
-    fn image_hunted(&mut self, now: Now, image: Image, hunt: &Hunt, out: Out<'_, '_>) {
+    fn image_hunted(&mut self, now: Now, mut image: Image, hunt: &Hunt, out: Out<'_, '_>) {
         let valid = match hunt.verdict("image") {
             Ok(valid) => valid,
             Err(reason) => return self.fail(reason, out),
@@ -211,6 +240,7 @@ impl Verify {
         let tag = self.options.reference.tag();
         let tags = [(Kind::Lock, tag.and_then(tags::lock)), (Kind::Policy, tag.and_then(tags::policy))];
         let found = Attached::start(image.digest, &hunt.others, tags, &mut asking(&mut self.next, out));
+        image.parts.extend(&hunt.parts);
         let signed = Signed { image, key: valid.key, signed_at };
         if found.is_over() {
             self.chosen(now, signed, &found, out)
@@ -220,14 +250,14 @@ impl Verify {
     }
 
     fn chosen(&mut self, now: Now, signed: Signed, found: &Attached, out: Out<'_, '_>) {
-        let lock = match found.chosen_lock() {
-            Ok(lock) => lock,
+        let locks = match found.chosen_locks() {
+            Ok(locks) => locks,
             Err(reason) => return self.fail(reason, out),
         };
-        let readable = lock.as_ref().and_then(|lock| lock.read.as_ref().ok());
+        let readable = locks.first().and_then(|lock| lock.read.as_ref().ok());
         let policies = found.chosen_policies(readable.map(|(lock, _)| lock));
         for (missing, required, kind) in [
-            (lock.is_none(), self.options.require_lock, Kind::Lock),
+            (locks.is_empty(), self.options.require_lock, Kind::Lock),
             (policies.is_empty(), self.options.require_policy, Kind::Policy),
         ] {
             if missing && required {
@@ -239,35 +269,39 @@ impl Verify {
             return self.fail(reason.clone(), out);
         }
         let mut hunts = Vec::new();
-        let manifests = lock.iter().map(|lock| (Kind::Lock, lock.manifest));
+        let manifests = locks.iter().map(|lock| (Kind::Lock, lock.manifest));
         for (kind, manifest) in manifests.chain(policies.iter().map(|found| (Kind::Policy, found.manifest))) {
             hunts.push((kind, Hunt::start(manifest, &mut wanting(&mut self.next, out))));
         }
-        let sidecars = Sidecars { lock, policies };
+        let candidates = Candidates { locks, policies };
         if hunts.is_empty() {
-            self.sidecars_hunted(now, signed, sidecars, &hunts, out);
+            self.sidecars_hunted(now, signed, candidates, &hunts, out);
         } else {
-            self.stage = Stage::Sidecars(signed, sidecars, hunts);
+            self.stage = Stage::Sidecars(signed, candidates, hunts);
         }
     }
 
     fn sidecars_hunted(
         &mut self,
         now: Now,
-        signed: Signed,
-        sidecars: Sidecars,
+        mut signed: Signed,
+        candidates: Candidates,
         hunts: &[(Kind, Hunt)],
         out: Out<'_, '_>,
     ) {
-        for (kind, hunt) in hunts {
-            let judged = hunt.verdict(kind.name()).and_then(|valid| {
-                fresh::of_attached(&valid, &self.options, now.wall)
-                    .map_err(|why| alloc::format!("the {}: {why}", kind.name()))
-            });
-            if let Err(reason) = judged {
-                return self.fail(reason, out);
-            }
-        }
+        let options = &self.options;
+        let judged = |manifest: Digest| {
+            let found = hunts.iter().find(|(_, hunt)| hunt.subject() == manifest);
+            let (kind, hunt) = found.ok_or_else(|| alloc::format!("nobody looked for signatures of {manifest}"))?;
+            let valid = hunt.verdict(kind.name())?;
+            fresh::of_attached(&valid, options, now.wall)
+                .map_err(|why| alloc::format!("the {}: {why}", kind.name()))?;
+            Ok(&hunt.parts)
+        };
+        let sidecars = match candidates.choose(judged, &mut signed.image.parts) {
+            Ok(sidecars) => sidecars,
+            Err(reason) => return self.fail(reason, out),
+        };
         if let Some(FoundLock { read: Err(reason), genuine: false, .. }) = &sidecars.lock {
             return self.fail(reason.clone(), out);
         }
@@ -276,7 +310,7 @@ impl Verify {
             None => Ok(None),
             Some(found) => {
                 self.pass(out);
-                self.digests(&signed, found, &sidecars.policies)
+                sidecars.digests(found, &signed.image.digest)
             }
         };
         let fetch = match fetch {
@@ -296,33 +330,9 @@ impl Verify {
         }
     }
 
-    /// What of step 2 needs no bytes; gives the bundle that is to be fetched.
-    fn digests(
-        &self,
-        signed: &Signed,
-        found: &FoundLock,
-        policies: &[FoundPolicy],
-    ) -> Result<Option<crate::oci::Descriptor>, String> {
-        let (lock, _) = found.read.as_ref().map_err(Clone::clone)?;
-        let want = lock.agent_artifact.digest;
-        if want != signed.image.digest {
-            return Err(alloc::format!("the lock binds the image {want}, got {}", signed.image.digest));
-        }
-        let Some(policy) = policies.first() else { return Ok(None) };
-        let layer = policy.layer.as_ref().map_err(Clone::clone)?;
-        let want = lock.policy_bundle.digest;
-        if layer.digest != want {
-            return Err(alloc::format!("the lock binds the policy bundle {want}, got {}", layer.digest));
-        }
-        if layer.size > u64::try_from(MAX_PACKED).unwrap_or(0) {
-            return Err(alloc::format!("the policy bundle has {} bytes, the limit is {MAX_PACKED}", layer.size));
-        }
-        Ok(Some(layer.clone()))
-    }
-
     fn bytes(
         &mut self,
-        signed: Signed,
+        mut signed: Signed,
         sidecars: Sidecars,
         mut layers: Layers,
         mut fetch: Fetch,
@@ -352,6 +362,7 @@ impl Verify {
             self.stage = Stage::Bytes(signed, sidecars, layers, fetch);
             return;
         }
+        signed.image.parts.extend(&layers.parts);
         let bundle = match fetch {
             Fetch::None => None,
             Fetch::Asked(number) => panic!("verify: work {number} is not over"),
@@ -425,16 +436,18 @@ impl Verify {
             Err(reason) => return self.fail(reason, out),
         };
         self.pass(out);
+        let image = signed.image.digest;
         let release = signed.signed_at.map(|signed_at| Release {
-            image: signed.image.digest,
+            image,
             lock: lock.clone(),
             lock_bytes,
             bundle: Arc::clone(&bundle),
             bundle_bytes,
             signed_at,
             good_until: signed_at.after(self.options.max_age),
+            parts: signed.image.parts,
         });
-        let (image, key, signed_at) = (signed.image.digest, signed.key, signed.signed_at);
+        let (key, signed_at) = (signed.key, signed.signed_at);
         let release = release.map(Verified);
         let passed = Passed { image, key, signed_at, lock: Some(lock), bundle: Some(bundle), release };
         self.stage = Stage::Done;
@@ -493,7 +506,9 @@ fn hear(hunt: &mut Hunt, number: u64, got: Got, next: &mut u64, out: Out<'_, '_>
             hunt.checked(number, key);
             Ok(())
         }
-        Got::Opened(_) | Got::Evaluated(_) | Got::Ran(_) => panic!("verify: work of another kind: {number}"),
+        Got::Opened(_) | Got::Evaluated(_) | Got::Ran(_) | Got::Host(_) => {
+            panic!("verify: work of another kind: {number}")
+        }
     }
 }
 

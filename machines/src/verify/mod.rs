@@ -11,19 +11,21 @@ mod fresh;
 mod hunt;
 mod layers;
 mod machine;
+mod sidecars;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::lock::Lock;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::policy::bundle::Bundle;
 use crate::semver::Version;
 use crate::time::{Span, Wall};
@@ -51,7 +53,17 @@ pub struct Options {
     pub runtime: Version,
     /// What images must run on, as in Go's `GOOS` and `GOARCH`; it picks the entry of an index.
     pub platform: (String, String),
+    /// How long all of it may take together; then the source counts as one that cannot be read.
+    pub timeout: Span,
+    /// Most bytes of manifests, listings, signatures, locks and bundles together; layers go through uncounted.
+    pub budget: u64,
 }
+
+/// How long a verification may take, unless somebody says otherwise.
+pub const TIMEOUT: Span = Span::from_secs(600);
+
+/// What a verification may be told in all besides layers, in bytes: no honest release comes near it.
+pub const BUDGET: u64 = 64 * 1024 * 1024;
 
 /// How long a signature counts, unless somebody says otherwise: a year (SPEC 7).
 pub const MAX_AGE: Span = Span::from_secs(8_760 * 3_600);
@@ -186,6 +198,34 @@ pub struct Release {
     pub signed_at: Wall,
     /// Until when that is recent enough, by the options of the verification.
     pub good_until: Wall,
+    /// All that was read of it and was what it had to be.
+    pub parts: Inventory,
+}
+
+/// The parts of a release, each named by its digest: its image, lock and policy bundle, and the signatures that count. What is
+/// attached besides and was not judged, or counts for nothing, is not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Manifests and indexes.
+    pub manifests: BTreeMap<Digest, Descriptor>,
+    /// Everything else.
+    pub blobs: BTreeMap<Digest, Descriptor>,
+}
+
+impl Inventory {
+    pub(crate) fn add_manifest(&mut self, media_type: &str, bytes: &[u8]) {
+        let descriptor = Descriptor::of(media_type, bytes);
+        self.manifests.insert(descriptor.digest, descriptor);
+    }
+
+    pub(crate) fn add_blob(&mut self, blob: &Descriptor) {
+        self.blobs.insert(blob.digest, Descriptor::new(&blob.media_type, blob.digest, blob.size));
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.manifests.extend(other.manifests.clone());
+        self.blobs.extend(other.blobs.clone());
+    }
 }
 
 impl fmt::Debug for Release {

@@ -233,6 +233,8 @@ pub(crate) fn options() -> Options {
         time_floor: Wall::from_micros(0),
         runtime: Version::parse("0.1.0").unwrap(),
         platform: ("linux".into(), "amd64".into()),
+        timeout: TIMEOUT,
+        budget: BUDGET,
     }
 }
 

@@ -11,8 +11,11 @@ use std::string::ToString;
 use super::testing::*;
 use super::*;
 use crate::lock::Runtime;
+use crate::machine::{Effect, Entropy, Event, Machine as _, Outbox};
 use crate::oci::{Descriptor, Index, Manifest, Platform, Target, media, tags};
 use crate::signature;
+use crate::time::{Mono, Now};
+use crate::work::Got;
 
 #[test]
 fn a_release_passes_in_both_layouts_and_comes_out_with_its_very_bytes() {
@@ -390,4 +393,123 @@ fn s11_s13_s15_what_is_resolved_is_what_is_judged() {
     // Nothing is there: nothing is known.
     let missing = run(&Source::default(), options());
     assert!(matches!(missing.end, Err(Failed::Source(_))) && missing.steps.is_empty());
+}
+
+/// The manifest under this tag once more, with a remark: other bytes, the same content, and nobody signed it.
+fn twin(source: &mut Source, tag: &str, remark: &str) -> Digest {
+    let Manifest::Image(mut image) = Manifest::parse(&source.manifests[&source.tags[tag]], None).unwrap() else {
+        panic!("no image")
+    };
+    image.annotations.insert("remark".into(), remark.into());
+    source.put(None, image.to_bytes())
+}
+
+#[test]
+fn what_is_attached_twice_counts_when_one_of_them_is_signed() {
+    for tag in ["v1.0.0-lock", "v1.0.0-policy"] {
+        for n in 0..8 {
+            let (mut source, _) = Parts::default().publish();
+            let stranger = twin(&mut source, tag, &format!("{n}"));
+            let ended = run(&source, options());
+            assert!(ended.end.is_ok(), "{tag}: {}", ended.words());
+            // By the tag it is found as well, and a bad signature of it changes nothing.
+            source.tags.insert(tag.into(), stranger);
+            source.sign(stranger, THEIRS, Layout::Bundle, None);
+            let ended = run(&source, options());
+            let parts = ended.end.unwrap().release.unwrap().into_inner().parts;
+            assert!(!parts.manifests.contains_key(&stranger), "{tag}: what is not signed is none of its parts");
+        }
+        let keys = if tag == "v1.0.0-lock" { [Some(OURS), None, Some(OURS)] } else { [Some(OURS), Some(OURS), None] };
+        let (mut source, _) = Parts { keys, ..Parts::default() }.publish();
+        twin(&mut source, tag, "neither is signed");
+        assert_eq!(run(&source, options()).failed(), Some(1), "{tag}");
+    }
+}
+
+#[test]
+fn the_parts_of_a_release_are_what_was_judged_and_nothing_that_lies_beside_it() {
+    for layout in [Layout::Simple, Layout::Bundle] {
+        let (mut source, image) = Parts { layout, ..Parts::default() }.publish();
+        let honest: BTreeSet<Digest> = source.manifests.keys().chain(source.blobs.keys()).copied().collect();
+        let (lock, bundle) = (source.tags["v1.0.0-lock"], Parts::default().bundle);
+        let junk: Vec<Digest> = vec![
+            source.attach(media::LOCK, image, None, &super::testing::lock(image, &bundle, 3).to_bytes()),
+            source.attach("application/vnd.example.sbom", image, None, b"a list of parts"),
+            twin(&mut source, "v1.0.0-policy", "junk"),
+        ];
+        source.sign(image, THEIRS, Layout::Bundle, Some("2025-11-01T00:00:00Z"));
+        source.sign(lock, THEIRS, Layout::Simple, None);
+        let parts = run(&source, options()).end.unwrap().release.unwrap().into_inner().parts;
+        let kept: BTreeSet<Digest> = parts.manifests.keys().chain(parts.blobs.keys()).copied().collect();
+        assert!(junk.iter().all(|digest| !kept.contains(digest)), "{kept:?}");
+        // The list of signatures changed by the stranger's; what it lists of his is not kept.
+        let lists = usize::from(layout == Layout::Simple);
+        assert_eq!(kept.difference(&honest).count(), lists, "{kept:?}");
+        for (digest, part) in parts.manifests.iter().chain(&parts.blobs) {
+            let bytes = source.manifests.get(digest).or_else(|| source.blobs.get(digest)).unwrap();
+            assert_eq!((part.digest, part.size), (Digest::of(bytes), bytes.len() as u64));
+        }
+        for wanted in [image, lock, source.tags["v1.0.0-policy"], Digest::of(&bundle), Digest::of(b"layer two")] {
+            assert!(kept.contains(&wanted), "{wanted}");
+        }
+        assert!(kept.len() >= 12, "with the signatures of three manifests: {kept:?}");
+    }
+}
+
+#[test]
+fn s13_what_all_answers_together_may_weigh_is_bounded() {
+    let (mut source, image) = Parts::default().publish();
+    let honest = {
+        let whole = run(&source, Options { budget: u64::MAX, ..options() });
+        assert!(whole.end.is_ok());
+        let weigh = |limit: u64| run(&source, Options { budget: limit, ..options() }).end.is_ok();
+        (1..16).map(|n| 1_u64 << n).find(|limit| weigh(*limit)).unwrap()
+    };
+    assert!(honest < BUDGET / 1_000, "an honest release is far below: {honest}");
+    // Manifests that are long because of what is remarked in them: each is within its own bounds, together they are not.
+    for n in 0..20 {
+        let bytes = super::testing::lock(image, &Parts::default().bundle, n).to_bytes();
+        let layer = source.blob(media::LOCK, &bytes);
+        let subject = Descriptor::of(media::IMAGE_MANIFEST, &source.manifests[&image]);
+        let mut long = crate::oci::Image::artifact(media::LOCK, layer, Some(subject));
+        long.annotations.insert("remark".into(), "x".repeat(10_000));
+        source.put(None, long.to_bytes());
+    }
+    let ended = run(&source, Options { budget: 100_000, ..options() });
+    assert_eq!(ended.failed(), Some(1));
+    assert!(ended.words().contains("more than 100000 bytes of manifests, listings"), "{}", ended.words());
+    // So are listings.
+    let (mut source, image) = Parts::default().publish();
+    for n in 0..200_u32 {
+        let mut entry = Descriptor::of(media::IMAGE_MANIFEST, &n.to_le_bytes());
+        entry.annotations.insert("remark".into(), "x".repeat(1_000));
+        source.referrers.get_mut(&image).unwrap().push(entry);
+    }
+    let ended = run(&source, Options { budget: 100_000, ..options() });
+    assert!(ended.failed() == Some(1) && ended.words().contains("more than 100000 bytes"), "{}", ended.words());
+}
+
+#[test]
+fn a_verification_that_is_not_over_in_time_ends_and_nothing_is_known() {
+    let mut machine = Verify::new(Options { timeout: Span::from_secs(600), ..options() });
+    assert_eq!(machine.deadline(), None, "it has not begun");
+    let at = |seconds: u64| Now { mono: Mono::from_nanos(seconds * 1_000_000_000), wall: TODAY };
+    let mut feed = |now: Now, event| {
+        let mut effects = Vec::new();
+        machine.handle(now, event, &mut Outbox::over(&mut effects));
+        machine.check();
+        (effects, machine.deadline().map(|deadline| deadline.at))
+    };
+    let (asked, deadline) = feed(at(5), Event::Start(Entropy([0; 32])));
+    assert_eq!((asked.len(), deadline), (1, Some(at(605).mono)));
+    let (effects, deadline) = feed(at(604), Event::Due);
+    assert!(effects.is_empty() && deadline.is_some(), "one that comes early is harmless");
+    let (effects, deadline) = feed(at(605), Event::Due);
+    let [Effect::Output(Output::End(end))] = effects.as_slice() else { panic!("{effects:?}") };
+    let Err(Failed::Source(words)) = end.as_ref() else { panic!("{end:?}") };
+    assert!(words.contains("not over within 600 s") && words.contains("--timeout"), "{words}");
+    assert_eq!(deadline, None);
+    // What comes late is dropped.
+    let (effects, _) = feed(at(606), Event::Work(crate::work::Tag(1), Got::Artifact(Err(SourceFault::NotFound))));
+    assert!(effects.is_empty() && feed(at(9_999), Event::Due).0.is_empty());
 }

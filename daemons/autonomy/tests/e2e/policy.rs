@@ -169,8 +169,15 @@ fn a_call_can_be_tried_without_being_made() {
 fn policy_tests_pass_or_fail_with_the_command() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p.rego"), ALLOW).unwrap();
+    // As with `opa test`: none is no failure, unless it is said to be one.
     let none = finish(&["policy", "test", dir.path().to_str().unwrap()]);
+    assert_eq!((none.status.code(), stdout(&none).as_str()), (Some(0), "PASS: 0/0\n"));
+    assert!(stderr(&none).contains("there is no test"), "{}", stderr(&none));
+    let none = finish(&["policy", "test", dir.path().to_str().unwrap(), "--fail-on-empty"]);
     assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("there is no test"), "{}", stderr(&none));
+    let demo = finish(&["policy", "test", concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/policies")]);
+    assert_eq!((demo.status.code(), stdout(&demo).ends_with("PASS: 3/3\n")), (Some(0), true), "{}", stdout(&demo));
     std::fs::write(dir.path().join("p_test.rego"), "package autonomy_test\ntest_allow if data.autonomy.allow").unwrap();
     let passed = finish(&["policy", "test", dir.path().to_str().unwrap()]);
     assert_eq!(passed.status.code(), Some(0), "{}", stderr(&passed));
@@ -178,4 +185,31 @@ fn policy_tests_pass_or_fail_with_the_command() {
     std::fs::write(dir.path().join("q_test.rego"), "package q_test\ntest_not if not data.autonomy.allow").unwrap();
     let failed = finish(&["policy", "test", dir.path().to_str().unwrap()]);
     assert_eq!(failed.status.code(), Some(1));
+}
+
+#[test]
+fn every_command_about_a_nodes_policy_takes_its_configuration_file() {
+    let (node, other) = (Node::demo(), Node::bare());
+    assert!(node.load_rego(ALLOW, "2.0.0", &[]).status.success());
+    let config = other.root.path().join("runtime.toml");
+    std::fs::write(&config, format!("[node]\nstate_root = {:?}\n", node.path())).unwrap();
+    let config = config.display().to_string();
+    let with = |args: &[&str]| finish(&[args, &["--config", &config]].concat());
+    assert!(stdout(&with(&["policy", "status"])).starts_with("active: policy 2.0.0 "));
+    let call = node.root.path().join("call.json").display().to_string();
+    std::fs::write(&call, ECHO).unwrap();
+    assert!(stdout(&with(&["policy", "eval", "--input", &call])).starts_with("decision: allow"));
+    let back = with(&["policy", "rollback"]);
+    assert!(back.status.success(), "{}", stderr(&back));
+    assert!(stdout(&with(&["policy", "status"])).starts_with("active: policy 1.0.0 "));
+    let reset = with(&["release", "floor", "reset", "--name", "agent", "--reason", "drill"]);
+    assert_eq!(reset.status.code(), Some(1));
+    assert!(stderr(&reset).contains("there is no floor of `agent`"), "{}", stderr(&reset));
+    let history = std::fs::read_to_string(node.root.path().join("policy/history.jsonl")).unwrap();
+    assert!(history.lines().last().unwrap().contains("no floor of `agent`"), "it is that node's: {history}");
+    // A flag goes before the file, and a file that is not there is said to be.
+    assert!(stdout(&with(&["policy", "status", "--state-root", other.path()])).starts_with("active: none"));
+    for args in [&["policy", "status"][..], &["policy", "rollback"]] {
+        assert_eq!(finish(&[args, &["--config", "/no/such/file"]].concat()).status.code(), Some(3), "{args:?}");
+    }
 }

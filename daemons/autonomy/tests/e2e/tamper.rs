@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 use io_artifacts::blob::Blob;
 use io_artifacts::keys::{Password, SigningKey};
 use io_artifacts::source::Layout;
+use machines::json::Value;
 use machines::oci::{Descriptor, Digest, Image, Index, Manifest, Target, media, tags};
 use machines::signature::simple;
 use machines::tar;
 use machines::verify::Step;
 use tempfile::TempDir;
 
-use crate::harness::{Node, finish, stderr, stdout};
+use crate::harness::{Node, finish, json, stderr, stdout};
 use crate::supply::{PASSED, Recipe, Workshop, copy_folder, done, tree};
 
 /// A layout with two whole releases, `v1` and `v2`, that is damaged on purpose.
@@ -172,19 +173,41 @@ fn refused(what: &str, case: &Case, failed: u8, words: &str) {
     assert_eq!(without_reason, expected(failed), "{what}: {text}");
     assert!(text.contains(words), "{what}: {text}");
     let node = Node::demo();
-    let before = tree(node.root.path());
+    let (before, mut lines) = (but_history(&node), history(&node));
+    // It is in the history, with its step, and that is all that is left behind.
+    let mut recorded = |place: &str| {
+        assert_eq!(but_history(&node), before, "{what}: something was left behind");
+        let now = history(&node);
+        assert_eq!(now.len(), lines.len() + 1, "{what}: {now:?}");
+        assert_eq!(now[..lines.len()], lines, "{what}");
+        let line = json(now.last().unwrap());
+        let text = |field: &str| line.get(field).and_then(Value::as_str).unwrap().to_owned();
+        assert_eq!(text("event"), "refused", "{what}");
+        assert!(text("reason").starts_with(&format!("{place}: step {failed}: ")), "{what}: {}", text("reason"));
+        lines = now;
+    };
     let loaded = shop.load(&case.image(), &node, &[]);
     assert_eq!((loaded.status.code(), stdout(&loaded).as_str()), (Some(1), ""), "{what}");
     let marker = format!("policy load: REJECTED — step {failed}: ");
     assert!(stderr(&loaded).starts_with(&marker), "{what}: {}", stderr(&loaded));
-    assert_eq!(tree(node.root.path()), before, "{what}: something was left behind");
+    recorded(&case.image());
     let archive = case.archive();
     for more in [&["--activate"][..], &[]] {
         let imported = shop.import(&archive, &node, more);
         assert_eq!(imported.status.code(), Some(1), "{what}: {}{}", stdout(&imported), stderr(&imported));
         assert!(stdout(&imported).ends_with("verification FAILED\n"), "{what}: {}", stdout(&imported));
-        assert_eq!(tree(node.root.path()), before, "{what}: the import left something behind");
+        recorded(&format!("oci-archive:{archive}"));
     }
+}
+
+/// Everything of a node but the history of policies.
+fn but_history(node: &Node) -> Vec<(PathBuf, Vec<u8>)> {
+    tree(node.root.path()).into_iter().filter(|(path, _)| !path.ends_with("policy/history.jsonl")).collect()
+}
+
+fn history(node: &Node) -> Vec<String> {
+    let text = std::fs::read_to_string(node.root.path().join("policy/history.jsonl")).unwrap();
+    text.lines().map(str::to_owned).collect()
 }
 
 type Row = (&'static str, u8, &'static str, fn(&Case));
@@ -457,4 +480,58 @@ fn s02_s23_the_key_swapped_altered_or_removed() {
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
     assert!(!stdout(&output).contains("[PASS]"), "{}", stdout(&output));
     assert_eq!(verify(&[&case.dir.path().join("none.pub").display().to_string()]).status.code(), Some(3));
+}
+
+#[test]
+fn what_is_attached_and_was_not_verified_is_not_taken_in() {
+    let case = Case::new();
+    let layout = Layout::open(&case.layout()).unwrap();
+    let image = case.tagged("v1");
+    let size = std::fs::metadata(case.blob(&image)).unwrap().len();
+    let subject = Descriptor::new(media::IMAGE_MANIFEST, image, size);
+    let mut junk = Vec::new();
+    let attach = |kind: &str, bytes: &[u8], remark: &str| {
+        let layer = Descriptor::of(kind, bytes);
+        layout.put_blob(&layer, &Blob::from_bytes(bytes.to_vec())).unwrap();
+        let mut manifest = Image::artifact(kind, layer, Some(subject.clone()));
+        manifest.annotations.insert("remark".into(), remark.into());
+        let bytes = manifest.to_bytes();
+        let digest = Digest::of(&bytes);
+        layout.put_manifest(&Target::Digest(digest), media::IMAGE_MANIFEST, &bytes).unwrap();
+        digest
+    };
+    // Parts that nobody asked for, an older lock that nobody signed, and the bundle once more by a manifest of a stranger.
+    junk.push(attach("application/vnd.example.sbom", b"a list of parts", ""));
+    junk.push(Digest::of(b"a list of parts"));
+    let lock = std::fs::read_to_string(case.blob(&case.layer("v1-lock"))).unwrap();
+    let old = machines::lock::Lock::read(lock.as_bytes()).unwrap();
+    let old = machines::lock::Lock::new(machines::lock::Draft {
+        name: old.name,
+        version: old.version,
+        sequence: old.sequence - 1,
+        channels: old.channels,
+        agent_artifact: old.agent_artifact,
+        policy_bundle: old.policy_bundle,
+        runtime: old.runtime,
+        inputs: old.inputs,
+    });
+    let old = old.unwrap().to_bytes();
+    junk.extend([attach(media::LOCK, &old, ""), Digest::of(&old)]);
+    let bundle = std::fs::read(case.blob(&case.layer("v1-policy"))).unwrap();
+    junk.push(attach(media::POLICY_BUNDLE, &bundle, "by a stranger"));
+    case.sign(&image, "theirs.key", &[]);
+    let node = Node::bare();
+    let imported = Workshop::shared().import(&case.archive(), &node, &["--activate"]);
+    assert!(imported.status.success(), "{}{}", stdout(&imported), stderr(&imported));
+    let kept = |digest: &Digest| node.root.path().join("blobs/sha256").join(digest.hex()).exists();
+    for digest in &junk {
+        assert!(!kept(digest), "{digest} was never verified");
+    }
+    let wanted = [image, case.layer("v1"), case.tagged("v1-lock"), case.layer("v1-lock"), case.tagged("v1-policy")];
+    for digest in wanted.iter().chain([&Digest::of(&bundle)]) {
+        assert!(kept(digest), "{digest}");
+    }
+    // One list of signatures holds ours and the stranger's: his payload is not taken in with it.
+    let list = case.manifest(&case.tagged(&tags::signature(&image)));
+    assert_eq!(list.layers.iter().filter(|layer| kept(&layer.digest)).count(), list.layers.len() - 1);
 }

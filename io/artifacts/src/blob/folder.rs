@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use io_drive::place::{self, Taken};
 use machines::oci::{Descriptor, Digest};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::{Blob, BlobSink, Matched};
 use crate::Fault;
-use crate::place::{self, Taken};
 
 /// What the name of a file begins with that is not complete.
 const INCOMING: &str = ".incoming-";

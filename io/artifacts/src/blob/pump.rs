@@ -9,6 +9,8 @@ use crate::Fault;
 
 /// How much is read at once, in bytes: it stays in the cache of a core until it is hashed.
 const PART: usize = 256 * 1024;
+/// How much of a short blob: memory that is used once costs more than the calls that it spares.
+const SMALL_PART: usize = 64 * 1024;
 /// How many parts are in memory at most, of one blob.
 const PARTS: usize = 3;
 /// Blobs up to so many bytes are read and hashed by one thread.
@@ -30,7 +32,7 @@ impl Blob {
     }
 
     fn alone<S: BlobSink>(&self, most: u64, absorb: &mut Absorb<S>) -> io::Result<()> {
-        let mut part = vec![0; PART.min(usize::try_from(most).unwrap_or(PART))];
+        let mut part = vec![0; SMALL_PART.min(usize::try_from(most).unwrap_or(SMALL_PART))];
         let mut at = 0;
         while at < most {
             let read = self.next(at, most, &mut part)?;

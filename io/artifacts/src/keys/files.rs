@@ -5,11 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use io_drive::place::{self, Taken};
 use rustix::fs::{CWD, Mode, OFlags};
 use zeroize::Zeroizing;
 
 use super::{Fault, MAX_FILE, random};
-use crate::place::{self, Taken};
 
 /// Who may read a file that is made.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,16 +2,17 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use io_drive::place::folder_of;
 use machines::oci::{Descriptor, Digest, Index, MAX_MANIFEST, Target, media};
 use rustix::fs::Mode;
 
 use super::Found;
+use super::known::Known;
 use super::local::{self, Local};
 use crate::Fault;
 use crate::blob::{Blob, Folder, Incoming, is_incoming, replace};
-use crate::place::folder_of;
 
 const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
@@ -22,6 +23,7 @@ pub struct Layout {
     place: Arc<str>,
     root: Arc<Folder>,
     blobs: Arc<Folder>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Layout {
@@ -37,7 +39,8 @@ impl Layout {
         local::check_marker(&place, &marker.read(local::MAX_MARKER)?)?;
         let none = || Fault::missing(&place, "blobs/sha256");
         let blobs = root.inside("blobs")?.ok_or_else(none)?.inside("sha256")?.ok_or_else(none)?;
-        Ok(Self { place: place.as_str().into(), root: Arc::new(root), blobs: Arc::new(blobs) })
+        let (root, blobs) = (Arc::new(root), Arc::new(blobs));
+        Ok(Self { place: place.as_str().into(), root, blobs, known: Arc::default() })
     }
 
     /// Opens a layout to write to it; makes an empty one where there is none.
@@ -164,7 +167,18 @@ impl Local for Layout {
 
     fn index(&self) -> Result<Index, Fault> {
         let file = self.root.file(INDEX)?.ok_or_else(|| Fault::missing(&self.place, INDEX))?;
-        local::read_index(&self.place, &file.read(u64::from(MAX_MANIFEST))?)
+        let bytes = file.read(u64::from(MAX_MANIFEST))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = known.index(&bytes) {
+            return Ok(index.clone());
+        }
+        let index = local::read_index(&self.place, &bytes)?;
+        known.keep_index(bytes, &index);
+        Ok(index)
+    }
+
+    fn known(&self) -> Option<&Mutex<Known>> {
+        Some(&self.known)
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<Blob>, Fault> {

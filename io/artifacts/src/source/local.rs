@@ -4,10 +4,12 @@
 //! the manifests that the index lists, within a bound.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use machines::json;
 use machines::oci::{Descriptor, Digest, Index, MAX_CHILDREN, MAX_MANIFEST, Manifest, Target, check_tag, media, tags};
 
+use super::known::Known;
 use super::{Found, is_manifest};
 use crate::Fault;
 use crate::blob::{Blob, Memory};
@@ -27,6 +29,10 @@ pub(super) trait Local {
     fn index(&self) -> Result<Index, Fault>;
     /// The blob of this digest, not checked.
     fn blob(&self, digest: &Digest) -> Result<Option<Blob>, Fault>;
+    /// What it has parsed before, where it keeps that.
+    fn known(&self) -> Option<&Mutex<Known>> {
+        None
+    }
 }
 
 /// Checks the content of `oci-layout`.
@@ -138,13 +144,13 @@ pub(super) fn referrers(local: &impl Local, subject: &Digest, max: u32) -> Resul
     let schema = tags::referrers(subject);
     for entry in &index.manifests {
         if tag_of(entry) == Some(schema.as_str()) {
-            match search.manifest(entry)? {
+            match search.manifest(entry)?.as_deref() {
                 Some(Manifest::Index(listed)) => {
-                    for listed in listed.manifests {
+                    for listed in &listed.manifests {
                         if is_manifest(&listed.media_type) {
-                            search.manifest(&listed)?;
+                            search.manifest(listed)?;
                         }
-                        found.add(listed)?;
+                        found.add(listed.clone())?;
                     }
                 }
                 Some(Manifest::Image(_)) | None => {
@@ -212,9 +218,9 @@ impl<'a, L: Local> Search<'a, L> {
     ///
     /// An entry of a manifest's media type that is missing or damaged is an error: what refers to an image (a lock, a
     /// signature) must not vanish by being damaged.
-    fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>, Fault> {
+    fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Arc<Manifest>>, Fault> {
         match self.checked(entry) {
-            Ok(bytes) => Ok(Manifest::parse(&bytes, None).ok()),
+            Ok(bytes) => Ok(self.parsed(entry, &bytes)),
             Err(Fault::NotFound { .. } | Fault::Mismatch { .. } | Fault::Broken { .. } | Fault::TooLong { .. })
                 if !is_manifest(&entry.media_type) && self.left > 0 =>
             {
@@ -226,6 +232,19 @@ impl<'a, L: Local> Search<'a, L> {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// What these bytes of an entry say: they were read and hashed now, whatever was known of them before.
+    fn parsed(&self, entry: &Descriptor, bytes: &[u8]) -> Option<Arc<Manifest>> {
+        let parse = || Manifest::parse(bytes, None).ok().map(Arc::new);
+        let Some(known) = self.local.known() else { return parse() };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(manifest) = known.manifest(entry.digest) {
+            return manifest.clone();
+        }
+        let manifest = parse();
+        known.keep_manifest(entry.digest, bytes, &manifest);
+        manifest
     }
 
     fn checked(&mut self, entry: &Descriptor) -> Result<Vec<u8>, Fault> {

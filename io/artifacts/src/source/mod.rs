@@ -4,6 +4,7 @@
 //! alone cannot be, and its digest is for the caller to judge.
 
 mod archive;
+mod known;
 mod layout;
 mod local;
 mod registry;
@@ -51,6 +52,12 @@ where
     tokio::task::spawn_blocking(work).await.map_err(|error| Fault::task(place, &error))?
 }
 
+/// Whether what takes no longer than a thread takes to be started is done right here: the runtime has one thread, and so one
+/// thing to do.
+pub(crate) fn here() -> bool {
+    tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
+}
+
 /// Runs what blocks only shortly: at once, where the runtime has one thread and so one thing to do, else on a thread that may
 /// block.
 async fn briefly<T, F>(place: &str, work: F) -> Result<T, Fault>
@@ -58,11 +65,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Fault> + Send + 'static,
 {
-    if tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        work()
-    } else {
-        blocking(place, work).await
-    }
+    if here() { work() } else { blocking(place, work).await }
 }
 
 /// The longest blob that is taken from anywhere, in bytes: 16 GiB.
@@ -73,8 +76,8 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
     [media::IMAGE_MANIFEST, media::IMAGE_INDEX, media::DOCKER_MANIFEST, media::DOCKER_LIST].contains(&media_type)
 }
 
-/// The longest blob that is read at once, in bytes.
-const SHORT: u64 = 256 * 1024;
+/// The longest blob that is read at once, in bytes: half a millisecond of hashing.
+const SHORT: u64 = 1024 * 1024;
 
 impl Transport {
     /// Opens a place to read from it. Of a registry, this resolves its name.
@@ -97,6 +100,10 @@ impl Transport {
         match place {
             Place::Registry { host, repository } => {
                 Registry::open(host, repository, options, write).await.map(Self::Registry)
+            }
+            Place::Layout(path) if !write => {
+                let path = path.clone();
+                briefly(&place.to_string(), move || Layout::open(Path::new(&path)).map(Self::Layout)).await
             }
             Place::Layout(path) | Place::Archive(path) => {
                 let (path, archive) = (path.clone(), matches!(place, Place::Archive(_)));
@@ -223,7 +230,7 @@ impl Transport {
         }
         let (this, digest, most) = (self.clone(), descriptor.digest, descriptor.size.saturating_add(1));
         let work = move || this.local_blob(&digest)?.pump(most, sink);
-        if most <= SHORT { briefly(self.place(), work).await } else { blocking(self.place(), work).await }
+        if descriptor.size <= SHORT { briefly(self.place(), work).await } else { blocking(self.place(), work).await }
     }
 
     /// A blob to read from, where it lies on this machine; from a registry it is fetched into `scratch` first. Compared

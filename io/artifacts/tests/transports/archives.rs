@@ -250,6 +250,31 @@ async fn what_is_no_file_is_no_archive() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options::default();
     assert!(Transport::open(&archive(folder.path()), &options).await.is_err(), "a folder");
+    // What cannot be read at all is told apart from what can be read and is refused.
+    let whole = folder.path().join("whole.tar");
+    let begun = create(&archive(&whole)).await;
+    put(&begun, &tag("v1"), &image(&begun, &[&[7; 2_000]]).await).await;
+    begun.finish().await.unwrap();
+    let whole = std::fs::read(&whole).unwrap();
+    let odd = folder.path().join("odd.tar");
+    for cut in (0..whole.len()).step_by(177) {
+        std::fs::write(&odd, &whole[..cut]).unwrap();
+        let fault = Transport::open(&archive(&odd), &options).await.unwrap_err();
+        assert!(matches!(fault, Fault::Unreachable { .. }), "cut at {cut}: {fault}");
+    }
+    for (words, bytes) in [("garbage", vec![b'x'; 4_096]), ("gzip", [&[0x1f, 0x8b, 8][..], &[0; 4_093]].concat())] {
+        std::fs::write(&odd, bytes).unwrap();
+        let fault = Transport::open(&archive(&odd), &options).await.unwrap_err();
+        assert!(matches!(fault, Fault::Unreachable { .. }) && fault.to_string().contains("no tar"), "{words}: {fault}");
+    }
+    let mut renamed = whole.clone();
+    renamed[0] = b'O';
+    std::fs::write(&odd, &renamed).unwrap();
+    let fault = Transport::open(&archive(&odd), &options).await.unwrap_err();
+    assert!(matches!(fault, Fault::Unreachable { .. }), "its first header is torn: {fault}");
+    std::fs::write(&odd, [machines::tar::header("other", 0).unwrap().as_slice(), &[0; 1024]].concat()).unwrap();
+    let fault = Transport::open(&archive(&odd), &options).await.unwrap_err();
+    assert!(matches!(fault, Fault::Broken { .. }), "an archive of something else: {fault}");
     let fifo = folder.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     assert!(Transport::open(&archive(&fifo), &options).await.is_err(), "a pipe");

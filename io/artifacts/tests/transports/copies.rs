@@ -7,6 +7,7 @@ use io_artifacts::copy::{Progress, copy, copy_resolved, keep};
 use io_artifacts::source::Transport;
 use machines::oci::{Descriptor, Digest, Image, Index, MAX_MANIFEST, Manifest, Place, Target, media, tags};
 use machines::signature::simple;
+use machines::verify::Inventory;
 
 use crate::images::{archive, attach, check_release, create, image, layout, open, put, put_blob, quiet, release, tag};
 use crate::pushes::Ours;
@@ -193,6 +194,7 @@ async fn s14_more_bytes_than_a_copy_may_have_are_refused_before_the_first() {
             size: *size,
             ..Descriptor::of(media::IMAGE_LAYER, &[u8::try_from(n).unwrap()])
         }));
+        let parts = inventory(&[], &image.layers);
         let image = image.to_bytes();
         let server = Server::start(move |request| match request.path.as_str() {
             "/v2/app/manifests/v1" => answer(200, image.clone()),
@@ -202,7 +204,7 @@ async fn s14_more_bytes_than_a_copy_may_have_are_refused_before_the_first() {
         let from = server.open().await;
         let fault = copy(&from, &tag("v1"), &to, &tag("v1"), quiet()).await.unwrap_err();
         assert!(matches!(fault, Fault::TooLong { .. }) && fault.to_string().contains(words), "{fault}");
-        assert!(keep(&from, &tag("v1"), &cache).await.unwrap_err().to_string().contains(words));
+        assert!(keep(&from, &parts, &cache).await.unwrap_err().to_string().contains(words));
         assert!(server.requests().iter().all(|request| !request.path.contains("/blobs/")));
         let long = Descriptor { size: 16 * GIB + 1, ..Descriptor::of(media::IMAGE_LAYER, b"x") };
         assert!(matches!(from.stream(&long, Discard).await, Err(Fault::TooLong { .. })));
@@ -213,10 +215,12 @@ async fn s14_more_bytes_than_a_copy_may_have_are_refused_before_the_first() {
 async fn what_is_kept_in_the_cache_removes_nothing_of_itself() {
     let folder = tempfile::tempdir().unwrap();
     let from = create(&layout(folder.path())).await;
-    let root = put(&from, &tag("v1"), &image(&from, &[&[1; 400], &[2; 400]]).await).await;
+    let content = image(&from, &[&[1; 400], &[2; 400]]).await;
+    let root = put(&from, &tag("v1"), &content).await;
+    let parts = inventory(std::slice::from_ref(&root), &content.layers);
     let state = tempfile::tempdir().unwrap();
     let small = Cache::open(state.path(), 900).unwrap();
-    let fault = keep(&from, &tag("v1"), &small).await.unwrap_err().to_string();
+    let fault = keep(&from, &parts, &small).await.unwrap_err().to_string();
     assert!(fault.contains("the blob cache holds at most 900"), "{fault}");
     assert_eq!(small.bytes_held().unwrap(), 0, "nothing of it is stored");
     // What others left behind goes, and nothing of the image.
@@ -224,12 +228,22 @@ async fn what_is_kept_in_the_cache_removes_nothing_of_itself() {
     for n in 3..7 {
         assert!(cache.put(&Descriptor::of(media::OCTET_STREAM, &[n; 450]), vec![n; 450]).unwrap());
     }
-    keep(&from, &Target::Digest(root.digest), &cache).await.unwrap();
+    let kept = keep(&from, &parts, &cache).await.unwrap();
+    assert_eq!((kept.manifests, kept.blobs_copied, kept.blobs_there), (1, 2, 0));
     for bytes in [vec![1; 400], vec![2; 400]] {
         let layer = Descriptor::of(media::IMAGE_LAYER, &bytes);
         assert_eq!(cache.bytes(&layer, 400).unwrap(), Some(bytes));
     }
     assert!(cache.bytes(&root, 1 << 20).unwrap().is_some());
+    // What was not asked for is not there, and what is not what it is called is not kept.
+    assert_eq!(cache.bytes(&content.config, 1 << 20).unwrap(), None);
+    let wrong = Descriptor { size: 399, ..content.layers[0].clone() };
+    assert!(keep(&from, &inventory(&[], &[wrong]), &Cache::open(state.path(), 2000).unwrap()).await.is_err());
+}
+
+fn inventory(manifests: &[Descriptor], blobs: &[Descriptor]) -> Inventory {
+    let by_digest = |all: &[Descriptor]| all.iter().map(|one| (one.digest, one.clone())).collect();
+    Inventory { manifests: by_digest(manifests), blobs: by_digest(blobs) }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The verification over real sources. What it judges is tested where it is decided; here it is carried out.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use io_artifacts::blob::Blob;
 use io_artifacts::cache::Cache;
@@ -10,11 +11,12 @@ use io_artifacts::verify::{Means, run};
 use machines::oci::{Descriptor, Digest, Place, Reference, Target, media, tags};
 use machines::semver::Version;
 use machines::signature::{self, simple};
-use machines::time::{Mono, Now, Wall};
-use machines::verify::{self, Failed, MAX_AGE, Outcome, Passed, Step};
+use machines::time::{Mono, Now, Span, Wall};
+use machines::verify::{self, BUDGET, Failed, MAX_AGE, Outcome, Passed, Step, TIMEOUT};
 
 use crate::images::{create, image, layout, open, put};
 use crate::pushes::Ours;
+use crate::scripted::{Body, Server, answer};
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -48,6 +50,8 @@ fn options(place: &Place) -> verify::Options {
         time_floor: Wall::from_micros(0),
         runtime: Version::parse("0.1.0").unwrap(),
         platform: ("linux".into(), "amd64".into()),
+        timeout: TIMEOUT,
+        budget: BUDGET,
     }
 }
 
@@ -142,4 +146,25 @@ async fn a_source_that_is_not_there_is_a_source_that_cannot_be_read() {
     assert!(steps.is_empty());
     std::fs::write(folder.path().join("index.json"), b"{").unwrap();
     assert!(matches!(verify(&place, &signer.means).await.0, Err(Failed::Source(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_never_answers_ends_with_the_time_that_was_given() {
+    let signer = signer();
+    let server = Server::start(|_| answer(200, "").body(Body::Silent(b"{".to_vec()))).await;
+    let patient = io_artifacts::source::Timeouts {
+        idle: Duration::from_secs(600),
+        answer: Duration::from_secs(600),
+        least_speed: 1,
+        ..io_artifacts::source::Timeouts::default()
+    };
+    let patient = io_artifacts::source::Options { timeouts: patient, ..crate::scripted::options() };
+    let there = Transport::open(&server.place(), &patient).await.unwrap();
+    let options = verify::Options { timeout: Span::from_millis(300), ..options(&server.place()) };
+    let begun = Instant::now();
+    let end = run(&there, options, &signer.means, now(), |_, _| {}).await;
+    let Err(Failed::Source(words)) = end else { panic!("{end:?}") };
+    assert!(words.contains("--timeout"), "{words}");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(30), "{took:?}");
 }

@@ -77,7 +77,7 @@ impl Archive {
         let file = File::from(fd);
         let meta = file.metadata().map_err(|error| Fault::file(path, "cannot be looked at", error))?;
         if !meta.is_file() {
-            return Err(Fault::broken(&place, "is no regular file"));
+            return Err(Fault::unreadable(&place, "is no regular file"));
         }
         let Contents { marker, index, blobs } = scan::scan(&place, &file, meta.len())?;
         let file = Arc::new(file);

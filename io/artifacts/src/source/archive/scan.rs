@@ -44,7 +44,7 @@ impl Scan<'_> {
         for _ in 0..=MAX_ENTRIES {
             let block = self.block(at)?;
             let entry = tar::entry(&block, at, Folders::Taken);
-            let (name, size) = match entry.map_err(|refusal| Fault::broken(self.place, refusal.to_string()))? {
+            let (name, size) = match entry.map_err(|refusal| self.refused(at, &block, &refusal))? {
                 Entry::End => {
                     self.check_end(at)?;
                     let missing = |what: &str| {
@@ -103,10 +103,23 @@ impl Scan<'_> {
         Fault::broken(self.place, format!("tar archive, at byte {offset}: {what}"))
     }
 
+    /// An archive of which a part is not there: nothing can be said of it.
+    fn cut(&self, offset: u64, what: &str) -> Fault {
+        Fault::unreadable(self.place, format!("tar archive, at byte {offset}: {what}"))
+    }
+
+    /// A header that is refused. A file that does not begin with the header of any tar archive is none at all.
+    fn refused(&self, at: u64, block: &[u8; BLOCK], refusal: &tar::Refusal) -> Fault {
+        if at == 0 && !tar::is_header(block) {
+            return Fault::unreadable(self.place, format!("is no tar archive ({refusal})"));
+        }
+        Fault::broken(self.place, refusal.to_string())
+    }
+
     /// The body lies within the archive, and its padding is zero.
     fn check_body(&self, part: Part, end: u64) -> Result<(), Fault> {
         if end > self.len {
-            return Err(self.malformed(part.offset, tar::CUT));
+            return Err(self.cut(part.offset, tar::CUT));
         }
         let from = part.offset.saturating_add(part.size);
         let mut padding = [0; BLOCK];
@@ -119,7 +132,7 @@ impl Scan<'_> {
     fn check_end(&self, at: u64) -> Result<(), Fault> {
         let left = self.len.saturating_sub(at);
         if left < 2 * STEP {
-            return Err(self.malformed(at, tar::NO_END));
+            return Err(self.cut(at, tar::NO_END));
         }
         if left > MAX_TAIL {
             return Err(Fault::too_long(self.place, "bytes behind the end of the archive", MAX_TAIL));
@@ -135,7 +148,7 @@ impl Scan<'_> {
     fn block(&self, at: u64) -> Result<[u8; BLOCK], Fault> {
         let mut block = [0; BLOCK];
         if at.saturating_add(STEP) > self.len {
-            return Err(self.malformed(at, tar::NO_END));
+            return Err(self.cut(at, tar::NO_END));
         }
         self.read(&mut block, at)?;
         Ok(block)
@@ -144,6 +157,6 @@ impl Scan<'_> {
     fn read(&self, buffer: &mut [u8], at: u64) -> Result<(), Fault> {
         self.file
             .read_exact_at(buffer, at)
-            .map_err(|error| Fault::broken(self.place, format!("cannot be read at byte {at}: {error}")))
+            .map_err(|error| Fault::unreadable(self.place, format!("cannot be read at byte {at}: {error}")))
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use io_drive::place::{self, Taken};
 use machines::oci::{Descriptor, Digest, media};
 use machines::tar::{self, BLOCK};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
@@ -15,7 +16,6 @@ use super::super::local::MARKER;
 use super::scan::{BLOBS, MAX_ENTRIES};
 use crate::Fault;
 use crate::blob::{Blob, BlobSink, Folder, private};
-use crate::place::{self, Taken};
 
 /// What the names of such folders say, and those of archives that are being written.
 const STAGED: &str = "blobs";
