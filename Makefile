@@ -5,18 +5,18 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY := 0.20.2
 SWEEP_SECONDS ?= 10
+BINARIES := autonomy edged edgectl
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-up demo-down demo-run demo-run-unsigned demo-offline-drain demo-drills test lint advisories check-golden golden-update bench fuzz interop sim-sweep sim-madsim
+.PHONY: help build demo demo-up demo-down demo-run demo-run-unsigned demo-offline-drain demo-drills test lint units advisories check-golden golden-update bench fuzz interop sim-sweep sim-madsim
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the release binary, in bin/
-	$(CARGO) build --release --locked -p autonomy
+build: ## the release binaries, in bin/
+	$(CARGO) build --release --locked $(BINARIES:%=-p %)
 	@mkdir -p bin
-	@install -m 755 $(TARGET)/release/autonomy bin/autonomy
-	@echo "built bin/autonomy"
+	@for binary in $(BINARIES); do install -m 755 $(TARGET)/release/$$binary bin/$$binary; echo "built bin/$$binary"; done
 
 demo: build ## the story in one terminal, signed releases and a kill -9 in it; ends with a table of checks
 	@$(CARGO) build --release --locked --quiet -p demo
@@ -60,6 +60,9 @@ lint: ## formatting, clippy, the rules of the rooms, lock files, licences and so
 	  echo "lint: cargo-deny $(CARGO_DENY) is missing; install it with"; \
 	  echo "  $(CARGO) install --locked cargo-deny@$(CARGO_DENY)"; exit 1; }
 	$(CARGO) deny --all-features check bans licenses sources
+
+units: ## systemd-analyze over the units of deploy/systemd: understood, and how exposed; says NOT RUN where it is missing
+	@deploy/check-units
 
 advisories: ## known vulnerabilities of dependencies (fetches the RustSec database)
 	$(CARGO) deny --all-features check advisories

@@ -4,6 +4,7 @@ mod client;
 mod drain;
 mod footprint;
 mod host;
+mod precheck;
 mod programs;
 mod recovery;
 mod report;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 const USAGE: &str = "usage: bench --autonomy FILE [--target DIR] [--only SECTION] [--quick]
-  sections: tools, footprint, recovery, drain, verify, pull, decision, simulator";
+  sections: tools, footprint, recovery, drain, verify, pull, precheck, decision, simulator";
 
 struct Options {
     autonomy: PathBuf,
@@ -49,13 +50,14 @@ fn run(options: &Options) -> Result<()> {
     let bench = tools::Bench { autonomy: &options.autonomy, within: &out, quick: options.quick };
     let mut report = report::Report::default();
     type Section<'a> = (&'static str, &'a dyn Fn(&mut report::Report) -> Result<()>);
-    let sections: [Section<'_>; 8] = [
+    let sections: [Section<'_>; 9] = [
         ("tools", &|report| tools::measure(&bench, report)),
         ("footprint", &|report| footprint::measure(&bench, report)),
         ("recovery", &|report| recovery::measure(&bench, report)),
         ("drain", &|report| drain::measure(&bench, report)),
         ("verify", &|report| supply::verify(&bench, report)),
         ("pull", &|report| supply::pull(&bench, report)),
+        ("precheck", &|report| precheck::measure(&bench, report)),
         ("decision", &|report| programs::decisions(&options.target, report)),
         ("simulator", &|report| programs::simulator(&bench, &options.target, report)),
     ];

@@ -11,7 +11,7 @@ use crate::http::Answer;
 use crate::node::{Node, Running};
 use crate::scratch::Scratch;
 use crate::shell::Shell;
-use crate::{act2, act3, journal, load};
+use crate::{act2, act3, act4, journal, load};
 
 /// The echo call of the story.
 pub const ECHO: &str = r#"{"kind":"tool.echo","params":{"message":"hello"}}"#;
@@ -33,7 +33,9 @@ pub fn play(shell: &Shell, autonomy: &Path, policies: &Path) -> Result<Checks> {
     enforcement(shell, &mut checks, &node, &running)?;
     act2::play(shell, &mut checks, &node, &running, scratch.path())?;
     act3::play(shell, &mut checks, &node, &running, &act3::received(&scratch)?)?;
+    let edge = act4::play(shell, &mut checks, &node, scratch.path())?;
     let running = crash(shell, &mut checks, &node, running)?;
+    act4::coda(shell, &mut checks, &edge)?;
     strict(shell, &mut checks, &mut node, running)?;
     Ok(checks)
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 #[derive(Debug, Default)]
 pub struct Checks {
     rows: Vec<(String, Outcome)>,
+    muted: bool,
 }
 
 /// How a check ended.
@@ -19,9 +20,23 @@ enum Outcome {
 }
 
 impl Checks {
+    /// Checks that are not printed as they are made.
+    #[must_use]
+    pub fn muted() -> Self {
+        Self { rows: Vec::new(), muted: true }
+    }
+
+    /// Whether every check that was made holds.
+    #[must_use]
+    pub fn all_pass(&self) -> bool {
+        self.rows.iter().all(|(_, outcome)| *outcome == Outcome::Pass)
+    }
+
     /// Notes and prints whether something holds; `detail` is shown when it does not.
     pub fn that(&mut self, what: &str, holds: bool, detail: &str) {
-        println!("  {} {what}", mark(holds));
+        if !self.muted {
+            println!("  {} {what}", mark(holds));
+        }
         if !holds {
             for line in detail.lines() {
                 println!("       {line}");

@@ -1,4 +1,4 @@
-//! The drills, live: no or corrupt policy, kill -9 under load, the collector's outage, tampered releases.
+//! The drills, live: no or corrupt policy, kill -9 under load, the collector's outage, tampered releases, another system.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::http::Answer;
 use crate::node::{Node, Running};
 use crate::scratch::Scratch;
 use crate::shell::Shell;
-use crate::{checks, drill3, drill4, journal, load};
+use crate::{checks, drill3, drill4, drill5, journal, load};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Row {
 pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, only: Option<u32>) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let wanted = |drill| only.is_none_or(|only| only == drill);
-    ensure!((1..=4).any(wanted), "there are drills 1 to 4");
+    ensure!((1..=5).any(wanted), "there are drills 1 to 5");
     if wanted(1) {
         shell.act("Drill 1: no policy, a corrupt one, two corrupt ones");
         policy(shell, autonomy, policies, &mut rows)?;
@@ -55,6 +55,10 @@ pub fn run(shell: &Shell, autonomy: &Path, policies: &Path, rounds: u32, only: O
     if wanted(4) {
         shell.act("Drill 4: every part of a release is changed, removed, swapped, resigned, outdated");
         drill4::run(shell, autonomy, policies, &mut rows)?;
+    }
+    if wanted(5) {
+        shell.act("Drill 5: the operating system is replaced, the key is missing, the precheck is killed");
+        drill5::run(shell, autonomy, rounds, &mut rows)?;
     }
     let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
     println!("\ndrills");

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use demo::shell::{Pace, Shell};
-use demo::{act1, act2, act3, drills, scratch};
+use demo::{act1, act2, act3, act4, drills, scratch};
 
 const USAGE: &str =
-    "usage: demo story|run|run-unsigned|offline-drain|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
+    "usage: demo story|run|run-unsigned|offline-drain|os-replacement|drills --autonomy FILE [--policies DIR] [--rounds N] [--drill N]
   DEMO_PACE=SECONDS waits after each step of the story, DEMO_PACE=ask until Enter is pressed";
 
 struct Options {
@@ -44,6 +44,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         "run" => act2::alone,
         "run-unsigned" => act2::unsigned,
         "offline-drain" => act3::alone,
+        "os-replacement" => act4::alone,
         _ => act1::play,
     };
     let checks = play(&shell, &options.autonomy, &options.policies)?;
@@ -51,7 +52,7 @@ fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let plays = ["story", "run", "run-unsigned", "offline-drain", "drills"];
+    let plays = ["story", "run", "run-unsigned", "offline-drain", "os-replacement", "drills"];
     let play = arguments.next().filter(|play| plays.contains(&play.as_str()));
     let play = play.with_context(|| format!("the first argument is one of {}", plays.join(", ")))?;
     let policies = Path::new("demo/policies").to_path_buf();

@@ -181,9 +181,7 @@ impl Running {
     /// # Errors
     /// It does not end in time.
     pub fn stop(self) -> Result<ExitStatus> {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.context("a process without an id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("sending SIGTERM")?;
+        terminate(self.pid)?;
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = lock(&self.child).try_wait()? {
@@ -195,6 +193,13 @@ impl Running {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Sends SIGTERM to a process of ours.
+pub(crate) fn terminate(pid: u32) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.context("a process without an id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("sending SIGTERM")
 }
 
 impl Drop for Running {

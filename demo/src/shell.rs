@@ -142,6 +142,19 @@ impl Shell {
             .with_context(|| format!("cannot run {}; `make build` makes it", self.autonomy.display()))
     }
 
+    /// Shows and runs the program of this name that lies beside `autonomy`.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn sibling(&self, name: &str, arguments: &[&str]) -> Result<Printed> {
+        self.type_in(&Around::default().typed(name, arguments));
+        let program = self.autonomy.with_file_name(name);
+        let printed = execute(Around::default(), &program, arguments)
+            .with_context(|| format!("cannot run {}; `make build` makes it", program.display()))?;
+        self.print(&format!("{}{}", printed.out, printed.err));
+        Ok(printed)
+    }
+
     /// Shows and runs another program.
     ///
     /// # Errors

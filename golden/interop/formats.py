@@ -1,7 +1,9 @@
-"""Recomputes the product's formats in Python: the log's chain, policy bundles, activation and history, canonical JSON, locks.
+"""Recomputes the product's formats in Python: the log's chain, policy bundles, activation and history, canonical JSON, locks,
+fingerprints of hosts, the chain of epochs, manifests.
 
     formats.py fixtures golden/fixtures     the committed bytes
     formats.py live STATE_ROOT              what a runtime left behind
+    formats.py edge STATE_ROOT              what `edged precheck` left behind, and the manifest's signature
 """
 
 import gzip
@@ -9,12 +11,14 @@ import hashlib
 import io
 import json
 import pathlib
+import shlex
 import struct
 import sys
 import tarfile
 
 import rfc8785
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 passed = 0
 TAIL = 73
@@ -171,6 +175,88 @@ def locks(folder):
             check(not matches and result.endswith(f", {right} is right"), edit)
 
 
+IDENTITY = {"BUILD_ID", "ID", "ID_LIKE", "IMAGE_ID", "IMAGE_VERSION", "VARIANT_ID", "VERSION_CODENAME", "VERSION_ID"}
+
+
+def os_release(text):
+    fields = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key in IDENTITY:
+            fields[key] = (shlex.split(value, comments=False) or [""])[0]
+    return fields
+
+
+def composite(components):
+    return blake3(rfc8785.dumps(components)).hexdigest()
+
+
+def hosts(folder):
+    told = dict(line.split(" ") for line in entries(folder / "fingerprints.txt"))
+    for line in entries(folder / "hosts.txt"):
+        name, kernel, machine, libc, file, extra = (field.strip() for field in line.split("|"))
+        files = dict(item.split("=") for item in extra.split())
+        components = {
+            "kernel": kernel,
+            "machine": machine,
+            "libc": libc,
+            "os_release": os_release((folder / "in" / file).read_text()),
+            "files": {path: None if h == "absent" else f"blake3:{h}" for path, h in files.items()},
+        }
+        check((folder / f"{name}.canonical").read_bytes() == rfc8785.dumps(components), f"the components of {name}")
+        check(told.pop(name) == composite(components), f"the fingerprint of {name}")
+    check(not told, f"fingerprints of no host: {told}")
+
+
+def epochs(path):
+    """Walks a chain of epochs; returns its lines."""
+    prev, lines = blake3(b"autonomy-epoch-v1").hexdigest(), []
+    for line in path.read_bytes().splitlines(keepends=True):
+        covered, h = split_tail(line)
+        entry = json.loads(line)
+        check(entry["prev"] == prev and chain(prev, covered) == h == entry["h"], f"h at epoch {entry['epoch']}")
+        check(entry["epoch"] == len(lines), f"epoch {entry['epoch']} comes one by one")
+        prev = h
+        lines.append(entry)
+    return lines
+
+
+def projections(fingerprint, evidence, last):
+    check(fingerprint["composite_hash"] == last["new_hash"], "the fingerprint is the chain's")
+    check(composite(fingerprint["components"]) == fingerprint["composite_hash"], "the components give the fingerprint")
+    check(fingerprint["boot_epoch"] == evidence["epoch"] == last["epoch"], "the epoch is the chain's")
+    for name in ("previous_hash", "new_hash"):
+        check(evidence[name] == last[name], f"{name} of the evidence")
+    check(evidence["rotated_at"] == last["at"], "rotated_at of the evidence")
+
+
+def edge(root):
+    last = epochs(root / "epoch" / "chain.jsonl")[-1]
+    evidence = json.loads((root / "epoch" / "current" / "evidence.json").read_bytes())
+    projections(json.loads((root / "bootstrap" / "os_fingerprint.json").read_bytes()), evidence, last)
+    check(json.loads((root / "bootstrap" / "precheck.json").read_bytes())["exit"] == 0, "the marker")
+    text = (root / "runtime" / "manifest.json").read_bytes()
+    key = Ed25519PublicKey.from_public_bytes((root / "identity" / "manifest-verify.pub").read_bytes())
+    key.verify((root / "runtime" / "manifest.json.sig").read_bytes(), text)
+    manifest = json.loads(text)
+    check(manifest["version"] == last["manifest_version"], "the manifest's version is the chain's")
+    copies = [op for op in manifest["operations"] if op["op"] == "copy_binary"]
+    check(copies, "the manifest copies something")
+    for op in copies:
+        installed = (root / op["destination"]).read_bytes()
+        check("blake3:" + blake3(installed).hexdigest() == op["blake3"], op["destination"])
+        check((root / op["destination"]).stat().st_mode & 0o7777 == int(op["mode"], 8), f"the mode of {op['destination']}")
+        if op["destination"] == manifest["binary_path"]:
+            check(evidence["binary_hash"] == op["blake3"], "binary_hash of the evidence")
+
+
+def sign(root):
+    """A key pair of Python's own, and its signature over the manifest."""
+    key = Ed25519PrivateKey.generate()
+    (root / "identity" / "manifest-verify.pub").write_bytes(key.public_key().public_bytes_raw())
+    (root / "runtime" / "manifest.json.sig").write_bytes(key.sign((root / "runtime" / "manifest.json").read_bytes()))
+
+
 def fixtures(folder):
     frames, head = log(folder / "wal")
     told = (folder / "wal" / "read-back.txt").read_text()
@@ -189,6 +275,10 @@ def fixtures(folder):
     texts(folder / "json")
     canonical(folder / "canonical")
     locks(folder / "lock")
+    hosts(folder / "edge")
+    evidence = json.loads((folder / "edge" / "evidence.json").read_bytes())
+    last = epochs(folder / "edge" / "chain.jsonl")[-1]
+    projections(json.loads((folder / "edge" / "os_fingerprint.json").read_bytes()), evidence, last)
     template = folder.resolve().parents[1] / "demo" / "locks" / "example.lock.json"
     check(fingerprint(json.loads(template.read_bytes()))[2], f"the fingerprint of {template}")
 
@@ -207,5 +297,5 @@ def live(root):
 
 if __name__ == "__main__":
     what, folder = sys.argv[1:]
-    {"fixtures": fixtures, "live": live}[what](pathlib.Path(folder))
+    {"fixtures": fixtures, "live": live, "edge": edge, "sign": sign}[what](pathlib.Path(folder))
     print(f"interop: formats, {what}: {passed} passed, 0 failed")

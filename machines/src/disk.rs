@@ -30,6 +30,8 @@ pub enum Lane {
     Drain,
     /// What the drain writes: cursors and rejected records.
     Cursors,
+    /// What the runtime reads of this boot's precheck: short reads, which may wait behind those of `Keeping`.
+    Marker,
 }
 
 /// Names a chain: its lane and a number that the emitting machine chose.
@@ -58,6 +60,8 @@ pub enum Dir {
     Locks,
     /// `policy/verified/`.
     Verified,
+    /// `bootstrap/`, which is `edged`'s: looked for anew each time, never made here.
+    Bootstrap,
 }
 
 /// Every file that a machine touches.
@@ -87,6 +91,8 @@ pub enum File {
     Verified(Hash32),
     /// `telemetry/active-lock.json`: a copy of the lock in force, for people.
     ActiveLock,
+    /// `bootstrap/precheck.json`: how this boot's precheck ended. Only read here.
+    Precheck,
     /// The temporary file beside a file that is being replaced.
     Temp(Replaced),
 }
@@ -146,6 +152,7 @@ impl File {
             Self::Rejected(_) => Dir::Rejected,
             Self::Lock(_) => Dir::Locks,
             Self::Verified(_) => Dir::Verified,
+            Self::Precheck => Dir::Bootstrap,
             Self::Temp(of) => of.file().dir(),
         }
     }
@@ -165,6 +172,7 @@ impl File {
             Self::Bundle(digest) => alloc::format!("{digest}.tar.gz"),
             Self::Lock(hash) | Self::Verified(hash) => alloc::format!("{hash}.json"),
             Self::ActiveLock => "active-lock.json".into(),
+            Self::Precheck => "precheck.json".into(),
             Self::Temp(of) => alloc::format!(".{}.tmp", of.file().name()),
         }
     }
@@ -185,6 +193,7 @@ impl File {
             | Self::Lock(_)
             | Self::Verified(_)
             | Self::ActiveLock
+            | Self::Precheck
             | Self::Temp(_) => None,
         }
     }
@@ -343,6 +352,10 @@ pub enum FaultKind {
     Changed,
     /// Somebody else holds the lock.
     Held,
+    /// A link on the way, or something that is no regular file or no folder where one has to be.
+    Refused,
+    /// More than was asked for at most.
+    TooLarge,
     /// Any other error of the device or the file system, with its `errno` where known, else 0.
     Io(i32),
 }
@@ -352,6 +365,8 @@ impl core::fmt::Display for FaultKind {
         match self {
             Self::NotFound => f.write_str("no such file"),
             Self::NoSpace => f.write_str("no space left on device"),
+            Self::Refused => f.write_str("a link, or not the kind of file that has to be there"),
+            Self::TooLarge => f.write_str("larger than the limit"),
             Self::Held => f.write_str("held by somebody else"),
             Self::Changed => f.write_str("the file was changed by somebody else"),
             Self::Io(errno) => write!(f, "input/output error (errno {errno})"),

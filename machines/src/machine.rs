@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 
 use crate::disk;
 use crate::net;
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Span};
+use crate::tree;
 use crate::work;
 
 /// A pure state machine.
@@ -47,6 +48,8 @@ pub enum Event<I> {
     Due,
     /// A chain of disk operations ended. Each tag completes exactly once.
     Disk(disk::Tag, disk::Completion),
+    /// A chain of operations on files by path ended. Each tag completes exactly once.
+    Tree(tree::Tag, tree::Completion),
     /// A request over the network ended. Each tag completes exactly once.
     Net(net::Tag, net::Got),
     /// A piece of work ended. Each tag completes at most once; a tool's answer may be lost with the tool.
@@ -60,6 +63,8 @@ pub enum Event<I> {
 pub enum Effect<O> {
     /// Run these disk operations one after another; stop at the first that fails.
     Disk(disk::Tag, Vec<disk::Op>),
+    /// Run these operations on files by path one after another; stop at the first that fails.
+    Tree(tree::Tag, Vec<tree::Op>),
     /// Ask a peer.
     Net(net::Tag, net::Op),
     /// Compute this on a worker.
@@ -87,6 +92,11 @@ impl<'a, O> Outbox<'a, O> {
     /// Asks for a chain of disk operations.
     pub fn disk(&mut self, tag: disk::Tag, chain: Vec<disk::Op>) {
         self.effects.push(Effect::Disk(tag, chain));
+    }
+
+    /// Asks for a chain of operations on files by path.
+    pub fn tree(&mut self, tag: tree::Tag, chain: Vec<tree::Op>) {
+        self.effects.push(Effect::Tree(tag, chain));
     }
 
     /// Asks a peer.
@@ -174,18 +184,41 @@ impl Note {
     }
 }
 
-/// The value of a log field: numbers are printed bare, texts quoted.
+/// The value of a log field: numbers and spans are printed bare, texts quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
     /// A number.
     Number(u64),
     /// A text.
     Text(String),
+    /// A span of time, printed in seconds with three decimals.
+    Seconds(Span),
+}
+
+impl Field {
+    /// The text of what is printed bare; `None` for what is quoted.
+    #[must_use]
+    pub fn bare(&self) -> Option<String> {
+        match self {
+            Self::Number(n) => Some(alloc::format!("{n}")),
+            Self::Seconds(span) => {
+                let millis = span.as_nanos() / 1_000_000;
+                Some(alloc::format!("{}.{:03}", millis / 1000, millis % 1000))
+            }
+            Self::Text(_) => None,
+        }
+    }
 }
 
 impl From<u64> for Field {
     fn from(n: u64) -> Self {
         Self::Number(n)
+    }
+}
+
+impl From<Span> for Field {
+    fn from(span: Span) -> Self {
+        Self::Seconds(span)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::disk::Lane;
 use crate::interceptor::{self, Active, Answer, CallId, Counters, Interceptor, PolicyRef, Request};
 use crate::json::escape_into;
 use crate::machine::{Deadline, Effect, Entropy, Event, Machine, Outbox};
+use crate::precheck::watch as precheck;
 use crate::semver::Version;
 use crate::time::Now;
 use crate::wal::{self, Class, Wal, frame};
@@ -26,6 +27,8 @@ pub struct Config {
     pub version: Version,
     /// Admit only bundles that passed the four steps on this node.
     pub require_verified: bool,
+    /// The kernel's id of this boot, where calls are denied until a precheck of this boot passed; else `None`.
+    pub require_precheck: Option<String>,
 }
 
 /// What is asked of the runtime.
@@ -40,7 +43,7 @@ pub enum Input {
 /// What it tells.
 #[derive(Debug)]
 pub enum Output {
-    /// The log is open and the policy was looked at: calls that come now are not refused for being early.
+    /// The log is open, and the policy and any precheck that is required were looked at: calls that come now are not refused for being early.
     Ready,
     /// Tell the caller.
     Answer(CallId, Answer),
@@ -55,6 +58,8 @@ pub enum Mode {
     WalFailed,
     /// Every call is denied.
     Strict,
+    /// A precheck is required and none of this boot passed: every call is denied.
+    PrecheckFailed,
     /// No policy is in force: every call is denied.
     NoPolicy,
     /// Undelivered events fill the log.
@@ -70,6 +75,7 @@ impl Mode {
         match self {
             Self::WalFailed => "wal_failed",
             Self::Strict => "strict",
+            Self::PrecheckFailed => "precheck_failed",
             Self::NoPolicy => "no_policy",
             Self::WalFull => "wal_full",
             Self::Normal => "normal",
@@ -81,7 +87,7 @@ impl Mode {
     pub const fn status(self) -> &'static str {
         match self {
             Self::Normal | Self::Strict => "ok",
-            Self::WalFailed | Self::NoPolicy | Self::WalFull => "degraded",
+            Self::WalFailed | Self::PrecheckFailed | Self::NoPolicy | Self::WalFull => "degraded",
         }
     }
 
@@ -90,7 +96,7 @@ impl Mode {
     pub const fn is_ready(self) -> bool {
         match self {
             Self::Normal => true,
-            Self::WalFailed | Self::Strict | Self::NoPolicy | Self::WalFull => false,
+            Self::WalFailed | Self::Strict | Self::PrecheckFailed | Self::NoPolicy | Self::WalFull => false,
         }
     }
 }
@@ -104,6 +110,8 @@ pub struct Status {
     pub activation: Activation,
     /// The bundle in force.
     pub in_force: Option<activation::Slot>,
+    /// Whether this boot's precheck passed, or why not; `None` where none is required, or before the first look.
+    pub precheck: Option<Result<(), String>>,
     /// The log; `None` before it was opened.
     pub wal: Option<wal::Status>,
     /// Calls under way.
@@ -118,16 +126,19 @@ pub struct Runtime {
     strict: bool,
     wal: Wal,
     watch: Watch,
+    /// Of one that requires a precheck.
+    precheck: Option<precheck::Watch>,
     interceptor: Interceptor,
     startup: Startup,
     stopping: bool,
     // Kept between events so that their room is not allocated anew.
     wal_effects: Vec<Effect<wal::Output>>,
     watch_effects: Vec<Effect<Change>>,
+    precheck_effects: Vec<Effect<precheck::Changed>>,
     call_effects: Vec<Effect<interceptor::Output>>,
 }
 
-/// Calls are begun when both the log and the policy are known.
+/// Calls are begun when the log, the policy and any precheck that is required are known.
 #[derive(Debug, Default)]
 struct Startup {
     unfinished: Option<Vec<crate::ids::Uuid>>,
@@ -155,6 +166,7 @@ impl Machine for Runtime {
                 self.calls(now, Event::Start(part("interceptor")), out);
                 self.log(now, Event::Start(part("wal")), out);
                 self.policy(now, Event::Start(part("activation")), out);
+                self.marker(now, Event::Start(part("precheck")), out);
             }
             Event::Due => {
                 let due = |deadline: Option<Deadline>| deadline.is_some_and(|d| d.at <= now.mono);
@@ -167,12 +179,17 @@ impl Machine for Runtime {
                 if due(self.watch.deadline()) {
                     self.policy(now, Event::Due, out);
                 }
+                if due(self.precheck.as_ref().and_then(Machine::deadline)) {
+                    self.marker(now, Event::Due, out);
+                }
             }
             Event::Disk(tag, completion) => match tag.lane {
                 Lane::Log | Lane::Keeping => self.log(now, Event::Disk(tag, completion), out),
                 Lane::Policy => self.policy(now, Event::Disk(tag, completion), out),
+                Lane::Marker => self.marker(now, Event::Disk(tag, completion), out),
                 Lane::Drain | Lane::Cursors => panic!("runtime: the drain is a machine of its own: {tag:?}"),
             },
+            Event::Tree(tag, _) => panic!("runtime: it has no files by path: {tag:?}"),
             Event::Net(tag, _) => panic!("runtime: nothing was asked over the network: {tag:?}"),
             Event::Work(tag, got) if tag.0 >= activation::WORK => self.policy(now, Event::Work(tag, got), out),
             Event::Work(tag, got) => self.calls(now, Event::Work(tag, got), out),
@@ -188,12 +205,16 @@ impl Machine for Runtime {
 
     fn deadline(&self) -> Option<Deadline> {
         let inner = Deadline::earlier(self.wal.deadline(), self.watch.deadline());
+        let inner = Deadline::earlier(inner, self.precheck.as_ref().and_then(Machine::deadline));
         Deadline::earlier(self.interceptor.deadline(), inner)
     }
 
     fn check(&self) {
         self.wal.check();
         self.watch.check();
+        if let Some(precheck) = &self.precheck {
+            precheck.check();
+        }
         self.interceptor.check();
     }
 }
@@ -206,11 +227,13 @@ impl Runtime {
             strict: config.calls.strict,
             wal: Wal::new(config.wal),
             watch: Watch::new(config.version, config.require_verified),
-            interceptor: Interceptor::new(config.calls),
+            interceptor: Interceptor::new(config.calls, config.require_precheck.is_some()),
+            precheck: config.require_precheck.map(precheck::Watch::new),
             startup: Startup::default(),
             stopping: false,
             wal_effects: Vec::new(),
             watch_effects: Vec::new(),
+            precheck_effects: Vec::new(),
             call_effects: Vec::new(),
         }
     }
@@ -221,6 +244,7 @@ impl Runtime {
         match self.wal.health() {
             wal::Health::Failed => Mode::WalFailed,
             _ if self.strict => Mode::Strict,
+            _ if self.interceptor.is_barred() => Mode::PrecheckFailed,
             wal::Health::Opening => Mode::NoPolicy,
             wal::Health::Open | wal::Health::Full if self.interceptor.policy().is_none() => Mode::NoPolicy,
             wal::Health::Full => Mode::WalFull,
@@ -235,6 +259,7 @@ impl Runtime {
             mode: self.mode(),
             activation: self.watch.activation().clone(),
             in_force: self.watch.in_force().cloned(),
+            precheck: self.precheck.as_ref().and_then(precheck::Watch::passed).cloned(),
             wal: self.wal.status(),
             in_flight: self.interceptor.in_flight(),
             counters: self.interceptor.counters(),
@@ -247,6 +272,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, _) => panic!("runtime: the interceptor has no disk: {tag:?}"),
+                Effect::Tree(tag, chain) => out.tree(tag, chain),
                 Effect::Net(tag, op) => out.net(tag, op),
                 Effect::Work(tag, op) => out.work(tag, op),
                 Effect::Note(note) => out.note(note),
@@ -267,6 +293,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, chain) => out.disk(tag, chain),
+                Effect::Tree(tag, _) => panic!("runtime: the log has no files by path: {tag:?}"),
                 Effect::Net(tag, _) => panic!("runtime: the log has no network: {tag:?}"),
                 Effect::Work(tag, _) => panic!("runtime: the log has no workers: {tag:?}"),
                 Effect::Note(note) => out.note(note),
@@ -302,6 +329,7 @@ impl Runtime {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Disk(tag, chain) => out.disk(tag, chain),
+                Effect::Tree(tag, chain) => out.tree(tag, chain),
                 Effect::Net(tag, op) => out.net(tag, op),
                 Effect::Work(tag, op) => out.work(tag, op),
                 Effect::Note(note) => out.note(note),
@@ -329,8 +357,31 @@ impl Runtime {
         self.watch_effects = effects;
     }
 
+    fn marker(&mut self, now: Now, event: Event<precheck::Input>, out: &mut Outbox<'_, Output>) {
+        let Some(watch) = &mut self.precheck else { return };
+        let mut effects = core::mem::take(&mut self.precheck_effects);
+        watch.handle(now, event, &mut Outbox::over(&mut effects));
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Disk(tag, chain) => out.disk(tag, chain),
+                Effect::Tree(tag, chain) => out.tree(tag, chain),
+                Effect::Net(tag, op) => out.net(tag, op),
+                Effect::Work(tag, op) => out.work(tag, op),
+                Effect::Note(note) => out.note(note),
+                Effect::Halt(halt) => out.halt(halt),
+                Effect::Output(precheck::Changed) => {
+                    let passed = self.precheck.as_ref().and_then(precheck::Watch::passed).is_some_and(Result::is_ok);
+                    self.calls(now, Event::Input(interceptor::Input::Precheck { passed }), out);
+                    self.ready(now, out);
+                }
+            }
+        }
+        self.precheck_effects = effects;
+    }
+
     fn ready(&mut self, now: Now, out: &mut Outbox<'_, Output>) {
-        if self.startup.ready || !self.startup.settled {
+        let looked = self.precheck.as_ref().is_none_or(|watch| watch.passed().is_some());
+        if self.startup.ready || !self.startup.settled || !looked {
             return;
         }
         let Some(unfinished) = self.startup.unfinished.take() else { return };

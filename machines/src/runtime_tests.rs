@@ -32,6 +32,7 @@ fn config() -> Config {
         wal: wal::Config { node_id: Some("n1".into()), ..wal::Config::default() },
         version: Version::parse("0.1.0").unwrap(),
         require_verified: false,
+        require_precheck: None,
     }
 }
 
@@ -544,3 +545,6 @@ fn p19_a_bundle_bars_what_it_bars_whichever_way_it_came_into_force() {
     assert_eq!(said.unwrap().policy_floor("policy"), 6);
     assert!(load(&files, bundle("1.0.0", 5, 0)).1.unwrap_err().contains("below its floor 6"));
 }
+
+#[path = "runtime_precheck_tests.rs"]
+mod precheck_required;

@@ -9,6 +9,7 @@ use crate::disk::{Completion, Done, Fault, FaultKind, File, Op, Tag};
 use crate::machine::{Effect, Entropy, Event, Halt, Machine, Note, Outbox};
 use crate::net;
 use crate::time::{Mono, Now, Span, Wall};
+use crate::tree;
 use crate::work;
 
 pub type Files = BTreeMap<File, Vec<u8>>;
@@ -17,6 +18,8 @@ pub struct Solo<M: Machine> {
     pub machine: M,
     pub files: Files,
     pub chains: VecDeque<(Tag, Vec<Op>)>,
+    /// Chains of files by path: the test's to carry out.
+    pub trees: VecDeque<(tree::Tag, Vec<tree::Op>)>,
     pub requests: VecDeque<(net::Tag, net::Op)>,
     pub works: VecDeque<(work::Tag, work::Op)>,
     pub outputs: Vec<M::Output>,
@@ -37,6 +40,7 @@ where
             machine,
             files,
             chains: VecDeque::new(),
+            trees: VecDeque::new(),
             requests: VecDeque::new(),
             works: VecDeque::new(),
             outputs: Vec::new(),
@@ -72,6 +76,7 @@ where
                     }
                     self.chains.push_back((tag, chain));
                 }
+                Effect::Tree(tag, chain) => self.trees.push_back((tag, chain)),
                 Effect::Net(tag, op) => self.requests.push_back((tag, op)),
                 Effect::Work(tag, op) => self.works.push_back((tag, op)),
                 Effect::Output(output) => {

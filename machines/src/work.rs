@@ -10,6 +10,7 @@ use crate::interceptor::Request;
 use crate::json::Value;
 use crate::policy::bundle::Bundle;
 use crate::policy::verdict::{Evaluation, EvaluationFault};
+use crate::precheck::host;
 use crate::verify::{Answer, Ask, SourceFault};
 
 /// Names a piece of work; chosen by the emitting machine, unique in its life.
@@ -41,6 +42,8 @@ pub enum Op {
         /// The signature.
         signature: Vec<u8>,
     },
+    /// Ask what a precheck asks (SPEC 10).
+    Host(host::Ask),
 }
 
 /// A compiled policy, which only the driver that made it can look into. It lives as long as a call needs it.
@@ -66,6 +69,8 @@ pub enum Got {
     Artifact(Result<Answer, SourceFault>),
     /// Of `CheckSignature`: the number of the trusted key, if one of them made it.
     Checked(Option<u16>),
+    /// Of `Host`.
+    Host(host::Answer),
 }
 
 /// Why a tool gave no output.

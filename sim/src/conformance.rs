@@ -117,7 +117,7 @@ fn each_tag_completes_once(disk: &mut dyn DiskUnderTest) -> Result<(), String> {
             let file = match lane {
                 Lane::Log | Lane::Drain => File::Live,
                 Lane::Keeping | Lane::Cursors => File::Positions,
-                Lane::Policy => File::Activation,
+                Lane::Policy | Lane::Marker => File::Activation,
             };
             let chain = if id % 3 == 2 { vec![Op::Sync(File::Base)] } else { vec![put(file, b"x"), Op::Sync(file)] };
             chains.push((Tag { lane, id }, chain));

@@ -106,6 +106,7 @@ pub fn identity(file: File) -> u64 {
         File::Lock(hash) => 9 ^ u64::from(hash.0[0]) << 8,
         File::Verified(hash) => 10 ^ u64::from(hash.0[0]) << 8,
         File::ActiveLock => 11,
+        File::Precheck => 12,
         File::Live | File::Sealed(_) | File::History | File::Temp(_) => 5,
     };
     match file {
@@ -121,6 +122,7 @@ pub fn identity(file: File) -> u64 {
         File::Lock(hash) => 9 ^ u64::from(hash.0[0]) << 8,
         File::Verified(hash) => 10 ^ u64::from(hash.0[0]) << 8,
         File::ActiveLock => 11,
+        File::Precheck => 12,
         File::Temp(what) => 1 << 40 | of_replaced(what),
     }
 }

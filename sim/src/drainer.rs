@@ -186,6 +186,7 @@ impl World {
                     self.note_drain_chain(proc, tag, &ops);
                     self.submit(proc, tag, ops);
                 }
+                Effect::Tree(tag, _) => panic!("the drain has no files by path: {tag:?}"),
                 Effect::Net(tag, op) => self.export(proc, tag, op),
                 Effect::Work(tag, _) => panic!("the drain has no workers: {tag:?}"),
                 Effect::Output(output) => self.drain_said(proc, output),
@@ -216,7 +217,9 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Disk(tag, ops) => self.submit(proc, tag, ops),
-                Effect::Net(..) | Effect::Work(..) => panic!("the log has neither network nor workers"),
+                Effect::Tree(..) | Effect::Net(..) | Effect::Work(..) => {
+                    panic!("the log has neither network nor workers")
+                }
                 Effect::Output(wal::Output::Opened { .. }) => {
                     self.opened_by_drain(proc);
                     stop = true;

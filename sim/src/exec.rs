@@ -48,13 +48,17 @@ impl World {
 
     pub(crate) fn note_frames(&mut self, at: u64, bytes: &[u8]) {
         let (calls, trace) = (&mut self.calls, &mut self.trace);
-        let mut unknown = 0;
+        let (mut unknown, mut allowed) = (0, false);
         let count = self.ledger.submit(bytes, at, |index, entry, _| {
             trace.record(9, entry.seq, entry.h);
             let Ok(place) = calls.binary_search_by_key(&entry.call, |rec| rec.call.id) else { return };
             let Some(rec) = calls.get_mut(place) else { return };
             match entry.kind {
-                crate::ledger::Kind::Allow | crate::ledger::Kind::Deny => rec.decision = index,
+                crate::ledger::Kind::Allow => {
+                    rec.decision = index;
+                    allowed = true;
+                }
+                crate::ledger::Kind::Deny => rec.decision = index,
                 crate::ledger::Kind::Outcome => rec.outcome = index,
                 crate::ledger::Kind::Unknown => {
                     rec.outcome = index;
@@ -65,6 +69,9 @@ impl World {
         });
         for _ in 0..unknown {
             self.hit(Mark::OutcomeUnknown);
+        }
+        if allowed {
+            self.check_allowed_by_precheck();
         }
         if count >= 8 {
             self.hit(Mark::GroupOfEight);

@@ -92,6 +92,7 @@ impl World {
             | File::Lock(_)
             | File::Verified(_)
             | File::ActiveLock
+            | File::Precheck
             | File::Temp(_) => self.harm(NONE, NONE),
         }
     }

@@ -12,6 +12,7 @@ use crate::marks::Mark;
 use crate::oracles::Oracle;
 use crate::plan::{Call, Crash, Tool};
 use crate::policies;
+use crate::prechecks::Marking;
 use crate::rng::{Stream, draw};
 use crate::world::{BACKGROUND, DRAIN_US, Ev, PROBE, Phase, Stage, US, World, fired};
 
@@ -44,6 +45,9 @@ impl World {
         if self.node.machine.is_none() {
             let epoch = self.node.epoch;
             self.push(self.now + 1_000, Ev::Start { epoch });
+        }
+        if self.plan.config.precheck {
+            self.mark_precheck(Marking::Passes);
         }
         self.catch_up();
         self.push(self.now + LOOK_US * US, Ev::Watch);
@@ -151,7 +155,7 @@ impl World {
         let served = self.us() > last + 1_000_000 || last == 0;
         let unread = self.has_fired(fired::READ) || self.fallen_back;
         let looked = self.us() > self.healed_us.max(self.node.started_us) + 600_000 || !unread;
-        if !self.is_idle() || !served || !looked {
+        if !self.is_idle() || !served || !looked || !self.gate_is_open() {
             return;
         }
         self.phase = Phase::Probing;

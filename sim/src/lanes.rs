@@ -41,7 +41,7 @@ impl Queue {
 pub const fn index(lane: Lane) -> usize {
     match lane {
         Lane::Log | Lane::Drain => 0,
-        Lane::Keeping | Lane::Cursors => 1,
+        Lane::Keeping | Lane::Cursors | Lane::Marker => 1,
         Lane::Policy => 2,
     }
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+use sim::edge::exhaust::Width;
 use sim::marks::MARKS;
 use sim::oracles::Failure;
 use sim::plan::Plan;
 use sim::sabotage;
 use sim::sweep::{self, Options};
 use sim::world::World;
-use sim::{exhaust, shrink, swarm, timeline};
+use sim::{edge, exhaust, shrink, swarm, timeline};
 
 /// Runs the machines in a world where disk, power, clock and processes fail.
 #[derive(Parser)]
@@ -36,6 +37,31 @@ enum Command {
     Marks(Many),
     /// Crash a small plan at every effect, and its recovery at every effect.
     Exhaust,
+    /// Check that each thing broken on purpose is caught within 1,000 seeds.
+    Sabotage,
+    /// The same for the world of a node's start: precheck and reconstruction.
+    #[command(subcommand)]
+    Edge(Edge),
+}
+
+#[derive(Subcommand)]
+enum Edge {
+    /// Run many seeds.
+    Sweep(Many),
+    /// Run one seed or plan and say what came of it.
+    Replay(One),
+    /// Make a failing seed or plan smaller.
+    Shrink(One),
+    /// Print everything that happens in one seed or plan.
+    Timeline(One),
+    /// Run many seeds and count the situations that they reach.
+    Marks(Many),
+    /// Cut reconstructions at every operation, and the two attempts that follow.
+    Exhaust {
+        /// Try more of what may survive in the second attempt; takes minutes.
+        #[arg(long)]
+        wide: bool,
+    },
     /// Check that each thing broken on purpose is caught within 1,000 seeds.
     Sabotage,
 }
@@ -87,6 +113,10 @@ impl One {
         Ok(World::sabotaged(found.with_context(|| format!("nothing to break is named {name}"))?.0))
     }
 
+    fn edge(self) -> edge::cli::One {
+        edge::cli::One { plan: self.plan, seed: self.seed, sabotage: self.sabotage }
+    }
+
     /// How this run is named on a command line.
     fn words(&self) -> String {
         match &self.plan {
@@ -98,7 +128,10 @@ impl One {
 
 fn main() -> anyhow::Result<ExitCode> {
     let code = match Cli::parse().command {
-        Command::Sweep(many) => sweep_many(&many, false),
+        Command::Sweep(many) => match sweep_many(&many, false) {
+            0 => edge::cli::sweep_many(&eighth(&many), false)?,
+            code => code,
+        },
         Command::Marks(many) => sweep_many(&many, true),
         Command::Replay(one) => replay(&one)?,
         Command::Shrink(one) => shrink_one(&one)?,
@@ -109,22 +142,42 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Exhaust => exhaust_all(),
         Command::Sabotage => sabotage_all(),
+        Command::Edge(command) => match command {
+            Edge::Sweep(many) => edge::cli::sweep_many(&many.options(), false)?,
+            Edge::Marks(many) => edge::cli::sweep_many(&many.options(), true)?,
+            Edge::Replay(one) => edge::cli::replay(&one.edge())?,
+            Edge::Shrink(one) => edge::cli::shrink_one(&one.edge())?,
+            Edge::Timeline(one) => edge::cli::timeline(&one.edge())?,
+            Edge::Exhaust { wide } => edge::cli::exhaust_all(if wide { Width::Wide } else { Width::Narrow }),
+            Edge::Sabotage => edge::cli::sabotage_all(),
+        },
     };
     Ok(ExitCode::from(code))
 }
 
+impl Many {
+    fn options(&self) -> Options {
+        let seconds = self.seconds.or(if self.seeds.is_none() { Some(10) } else { None });
+        Options {
+            from: self.from.unwrap_or_else(sweep::first_seed),
+            seeds: self.seeds.unwrap_or(u64::MAX),
+            time: seconds.map(Duration::from_secs),
+            threads: self.threads,
+            sabotage: None,
+            all: self.all,
+        }
+    }
+}
+
+/// An eighth of the time, or as many seeds, for the other world.
+fn eighth(many: &Many) -> Options {
+    let options = many.options();
+    Options { time: options.time.map(|time| time / 8), ..options }
+}
+
 fn sweep_many(many: &Many, marks: bool) -> u8 {
-    let from = many.from.unwrap_or_else(sweep::first_seed);
-    let seconds = many.seconds.or(if many.seeds.is_none() { Some(10) } else { None });
-    let options = Options {
-        from,
-        seeds: many.seeds.unwrap_or(u64::MAX),
-        time: seconds.map(Duration::from_secs),
-        threads: many.threads,
-        sabotage: None,
-        all: many.all,
-    };
-    println!("sim: seeds from {from} (at a desk from 0; on CI from the commit or SIM_BASE)");
+    let options = many.options();
+    println!("sim: seeds from {} (at a desk from 0; on CI from the commit or SIM_BASE)", options.from);
     let began = Instant::now();
     let report = sweep::sweep(&options);
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);

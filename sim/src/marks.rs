@@ -110,6 +110,8 @@ pub enum Mark {
     ReleaseActivated,
     /// A verified release was stored and remembered.
     ReleaseImported,
+    /// An older release was imported, and what is remembered of a newer one with the same policy stayed.
+    RecordKept,
     /// A policy was loaded because it had passed the four steps here.
     LoadedByRecord,
     /// A policy that had not passed them was refused.
@@ -156,6 +158,14 @@ pub enum Mark {
     CrowdedPassed,
     /// The image of an index passed.
     IndexPassed,
+    /// A call was denied for want of a precheck.
+    PrecheckBarred,
+    /// A call was allowed after one was denied for want of a precheck.
+    PrecheckLetIn,
+    /// A call was denied for want of a precheck after one was allowed.
+    PrecheckTurned,
+    /// A call was denied although another boot's precheck had passed.
+    PrecheckOfAnotherBoot,
 }
 
 /// All of them with their names.
@@ -213,6 +223,7 @@ pub const MARKS: &[(Mark, &str)] = &[
     (Mark::ErrorsFirst, "errors first after an outage"),
     (Mark::ReleaseActivated, "release activated"),
     (Mark::ReleaseImported, "release imported"),
+    (Mark::RecordKept, "older release imported, newer one remembered"),
     (Mark::LoadedByRecord, "policy loaded by its record"),
     (Mark::LoadNotVerified, "unverified policy refused"),
     (Mark::RejectedStep1, "release rejected at step 1"),
@@ -236,6 +247,10 @@ pub const MARKS: &[(Mark, &str)] = &[
     (Mark::ReleaseCutAfter, "activation crashed after its commit"),
     (Mark::CrowdedPassed, "many signatures, one good"),
     (Mark::IndexPassed, "index resolved to this platform"),
+    (Mark::PrecheckBarred, "precheck_failed"),
+    (Mark::PrecheckLetIn, "precheck passed under a waiting runtime"),
+    (Mark::PrecheckTurned, "marker turned bad under a runtime"),
+    (Mark::PrecheckOfAnotherBoot, "another boot's precheck did not count"),
 ];
 
 /// How often each situation was reached.

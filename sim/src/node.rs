@@ -49,6 +49,7 @@ impl World {
             },
             version: version(),
             require_verified: c.verified,
+            require_precheck: self.required_boot(),
         }
     }
 
@@ -121,6 +122,7 @@ impl World {
     fn node_effect(&mut self, effect: Effect<Output>) {
         match effect {
             Effect::Disk(tag, ops) => self.submit(0, tag, ops),
+            Effect::Tree(tag, _) => panic!("the runtime has no files by path: {tag:?}"),
             Effect::Net(tag, _) => panic!("the runtime has no network: {tag:?}"),
             Effect::Work(tag, op) => self.start_work(0, tag, op),
             Effect::Output(Output::Ready) => self.on_ready(),
@@ -137,7 +139,7 @@ impl World {
             let mut text = format!("node: {:?} {}", note.level, note.msg);
             for (key, value) in &note.fields {
                 let _ = match value {
-                    Field::Number(n) => write!(text, " {key}={n}"),
+                    Field::Number(_) | Field::Seconds(_) => write!(text, " {key}={}", value.bare().unwrap_or_default()),
                     Field::Text(t) => write!(text, " {key}={t:?}"),
                 };
             }
@@ -310,6 +312,7 @@ impl World {
             self.hit(Mark::ProcessThenPower);
         }
         self.disk.power_loss(how);
+        self.booted();
         self.lock = None;
         self.check_activation_whole();
     }

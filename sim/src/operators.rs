@@ -7,7 +7,7 @@ use machines::machine::{Effect, Entropy, Event, Machine as _, Outbox};
 
 use crate::lanes::LANES;
 use crate::marks::Mark;
-use crate::plan::{FileKind, NAMES};
+use crate::plan::{FileKind, Goal, NAMES, Order};
 use crate::policies;
 use crate::releases;
 use crate::world::{Checking, Deed, Errand, OPERATORS, Operator, Phase, World, fired};
@@ -119,6 +119,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Disk(tag, ops) => self.submit(proc, tag, ops),
+                Effect::Tree(tag, _) => panic!("the loader has no files by path: {tag:?}"),
                 Effect::Net(tag, _) => panic!("the loader has no network: {tag:?}"),
                 Effect::Work(tag, op) => self.start_work(proc, tag, op),
                 Effect::Output(result) => self.load_done(proc, result),
@@ -162,8 +163,11 @@ impl World {
         for lane in self.lanes.iter_mut().skip(proc * LANES).take(LANES) {
             lane.clear();
         }
-        if let Some(slot) = self.operators.get_mut(proc - 1) {
-            *slot = None;
+        if let Some(slot) = self.operators.get_mut(proc - 1)
+            && let Some(operator) = slot.take()
+            && matches!(operator.errand, Errand::Fetch(Order { goal: Goal::Activate(_), .. }))
+        {
+            self.supply.forget_record(operator.checking.and_then(|checking| checking.passed));
         }
         if self.lock.is_some_and(|owner| usize::from(owner) == proc) {
             self.unlock();
@@ -238,6 +242,7 @@ impl World {
                 self.fired |= fired::MEDIA_POLICY;
             }
             self.say(|| format!("rot: {} byte {at}", pick.name()));
+            self.marker_changed();
         }
     }
 
@@ -281,6 +286,7 @@ fn is_kind(file: File, kind: FileKind) -> bool {
         FileKind::Bundle => matches!(file, File::Bundle(_)),
         FileKind::Lock => matches!(file, File::Lock(_) | File::Verified(_)),
         FileKind::ActiveLock => file == File::ActiveLock,
+        FileKind::Marker => file == File::Precheck,
         FileKind::Temp => matches!(file, File::Temp(_)),
     }
 }

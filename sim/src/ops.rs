@@ -18,6 +18,7 @@ pub(crate) fn classify(op: &Op) -> (Option<OpKind>, FileKind) {
         File::Rejected(_) => FileKind::Rejected,
         File::Lock(_) | File::Verified(_) => FileKind::Lock,
         File::ActiveLock => FileKind::ActiveLock,
+        File::Precheck => FileKind::Marker,
         File::Temp(_) => FileKind::Temp,
     };
     match op {

@@ -51,6 +51,8 @@ pub enum Oracle {
     LogShape,
     /// I-P1: an allow without an active, compatible policy.
     AllowWithoutPolicy,
+    /// I-P1: an allow, or a judgement, without the precheck that is required.
+    AllowWithoutPrecheck,
     /// I-P2: an answer that the policy did not give.
     WrongVerdict,
     /// I-P3: a call was decided by an older policy than an answer before it, or by one that was never in force.
@@ -97,6 +99,18 @@ pub enum Oracle {
     ReleaseAtomic,
     /// A verification or an activation ended otherwise than it must.
     Verdict,
+    /// I-E1: the epoch advanced without a reconstruction, not once, too early, or went back.
+    EpochOnce,
+    /// I-E2: something was written that no signed manifest makes, or where nothing may be written.
+    UnverifiedOperation,
+    /// I-E3: after a crash the records contradict each other, or a precheck does not come to its end.
+    Converges,
+    /// A precheck ended with another exit code than the state of the world deserves.
+    ExitCode,
+    /// `bootstrap/precheck.json` says that this boot passed, and it did not; or the other way round.
+    Marker,
+    /// The node was without a whole identity.
+    Identity,
 }
 
 impl Oracle {
@@ -111,6 +125,7 @@ impl Oracle {
             Self::RemovedUndelivered => "I-D5 removed-undelivered",
             Self::LogShape => "log-shape",
             Self::AllowWithoutPolicy => "I-P1 allow-without-policy",
+            Self::AllowWithoutPrecheck => "I-P1 allow-without-precheck",
             Self::WrongVerdict => "I-P2 wrong-verdict",
             Self::PolicyOrder => "I-P3 policy-order",
             Self::LoadAtomic => "I-P4 load-atomic",
@@ -134,6 +149,12 @@ impl Oracle {
             Self::TimeFloor => "I-S2 time-floor",
             Self::ReleaseAtomic => "I-S3 release-atomic",
             Self::Verdict => "verdict",
+            Self::EpochOnce => "I-E1 epoch-once",
+            Self::UnverifiedOperation => "I-E2 unverified-operation",
+            Self::Converges => "I-E3 converges",
+            Self::ExitCode => "exit-code",
+            Self::Marker => "marker",
+            Self::Identity => "identity",
         }
     }
 
@@ -336,12 +357,15 @@ impl World {
         if reason == "budget" {
             self.hit(Mark::Budget);
         }
+        self.check_denied_by_precheck(view);
         let Some(variant) = variant else { return };
         let config = &self.plan.config;
         let want = policies::want(variant, rec.call.class);
         let fine = match reason {
             "strict" => config.strict,
             _ if config.strict => false,
+            // Looked at above.
+            "precheck_failed" => true,
             "budget" => matches!(want, Want::SlowAllow | Want::Budget | Want::Hang) || self.has_fired(NO_EXCUSE_TIMES),
             "tool_disabled" => want.may_allow() && rec.call.tool == Tool::Shell && !config.shell,
             "unknown_tool" => want.may_allow() && rec.call.tool == Tool::Unknown,

@@ -46,7 +46,8 @@ impl World {
         let known = acked.is_some_and(|(_, us)| rec.sent_us > us + 1_500_000) || rec.floor > 0;
         let settled = self.acked.is_some_and(|(at, _)| at == 0) && self.plan.config.policy.is_some();
         let excuse = self.fallen_back || self.has_fired(fired::MEDIA_POLICY | fired::READ | fired::SLOW);
-        let named = view.reason == Some("no_policy") || self.plan.config.strict;
+        let barred = view.reason == Some("precheck_failed");
+        let named = view.reason == Some("no_policy") || barred || self.plan.config.strict;
         if !named || (known || settled) && !excuse {
             self.fail(Oracle::PolicyOrder, || format!("call {id} is decided by no policy although one is in force"));
         }

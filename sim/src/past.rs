@@ -54,6 +54,7 @@ impl World {
                     Effect::Output(Output::Opened { .. }) => opened = true,
                     Effect::Output(Output::Stopped) => stopped = true,
                     Effect::Output(Output::Released(_) | Output::Refused(..) | Output::Failed)
+                    | Effect::Tree(..)
                     | Effect::Net(..)
                     | Effect::Work(..)
                     | Effect::Note(_)

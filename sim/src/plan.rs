@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use crate::disk::Survival;
 
 pub use crate::manner::{MANNERS, Manner};
+pub use crate::prechecks::{MARKINGS, Marking};
 pub use crate::supply::{Goal, LIES, Lies, NAMES, Order, PARTS, Part, WANTS, Wants};
 
 /// The version of the text form.
@@ -63,6 +64,8 @@ pub struct Config {
     pub past: u32,
     /// Only what passed the four steps on the node may be in force.
     pub verified: bool,
+    /// Calls are denied until a precheck of this boot has passed.
+    pub precheck: bool,
 }
 
 impl Default for Config {
@@ -85,6 +88,7 @@ impl Default for Config {
             poison: 0,
             past: 0,
             verified: false,
+            precheck: false,
         }
     }
 }
@@ -129,6 +133,7 @@ pub const KINDS: &[&str] = &[
     "lies",
     "years",
     "verified",
+    "precheck",
 ];
 
 impl Mask {
@@ -304,6 +309,8 @@ pub enum FileKind {
     Lock,
     /// `active-lock.json`
     ActiveLock,
+    /// `bootstrap/precheck.json`
+    Marker,
     /// A temporary file.
     Temp,
 }
@@ -356,6 +363,11 @@ pub enum What {
     Stop {
         /// How long it stays down.
         down_us: u64,
+    },
+    /// Somebody leaves this as the marker of this boot's precheck.
+    Mark {
+        /// What.
+        marking: Marking,
     },
     /// A reader reads the log up to the safe-point.
     Read,
@@ -465,6 +477,8 @@ impl What {
         match self {
             Self::Call(_) | Self::Loop { .. } | Self::Rollback { .. } | Self::Load { .. } | Self::Stop { .. } => false,
             Self::Read | Self::Drain { .. } | Self::Fetch { .. } | Self::ResetFloor { .. } => false,
+            // Once all faults end, nobody takes the marker away any more.
+            Self::Mark { .. } => true,
             Self::Collector { .. }
             | Self::Crash { .. }
             | Self::FailOp { .. }

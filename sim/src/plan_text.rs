@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::disk::Survival;
 use crate::plan::{
-    Call, Config, Crash, FileKind, Goal, KINDS, Lies, MANNERS, Mask, NAMES, OpKind, Order, PARTS, Part, Plan, Step,
-    TOOLS, Tool, VERSION, WANTS, What, When,
+    Call, Config, Crash, FileKind, Goal, KINDS, Lies, MANNERS, MARKINGS, Mask, NAMES, OpKind, Order, PARTS, Part, Plan,
+    Step, TOOLS, Tool, VERSION, WANTS, What, When,
 };
 
 const OPS: &[(&str, OpKind)] = &[
@@ -31,6 +31,7 @@ const FILES: &[(&str, FileKind)] = &[
     ("rejected", FileKind::Rejected),
     ("lock", FileKind::Lock),
     ("active_lock", FileKind::ActiveLock),
+    ("marker", FileKind::Marker),
     ("activation", FileKind::Activation),
     ("history", FileKind::History),
     ("bundle", FileKind::Bundle),
@@ -57,7 +58,7 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
     let _ = writeln!(out, "sim-plan {VERSION}\nseed {}\nmask {}", plan.seed, plan.mask);
     let _ = writeln!(
         out,
-        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={} drain={} batch={} patience={} poison={} past={} verified={}",
+        "config max_in_flight={} max_bytes={} retain={} shed={} strict={} shell={} tool_timeout={} backstop={} policy={policy} sync={} heal={} drain={} batch={} patience={} poison={} past={} verified={} precheck={}",
         c.max_in_flight,
         c.max_bytes,
         c.retain_us,
@@ -73,7 +74,8 @@ pub(crate) fn print(plan: &Plan, out: &mut String) {
         c.patience_us,
         c.poison,
         c.past,
-        u8::from(c.verified)
+        u8::from(c.verified),
+        u8::from(c.precheck)
     );
     for step in &plan.steps {
         let _ = print_step(step, out);
@@ -120,6 +122,7 @@ pub(crate) fn print_step(step: &Step, out: &mut String) -> std::fmt::Result {
             write!(out, "reset name={name} time={} crash={}", u8::from(time), crash_after(crash))
         }
         What::Stop { down_us } => write!(out, "stop down={down_us}"),
+        What::Mark { marking } => write!(out, "mark marker={}", name_of(MARKINGS, &marking)),
         What::Read => write!(out, "read"),
         What::Drain { batch, crash } => write!(out, "drain batch={batch} crash={}", crash_after(crash)),
         What::Collector { manner, for_us, retry_us } => {
@@ -280,6 +283,7 @@ fn parse_config(f: &Fields<'_>) -> Result<Config, String> {
         poison: f.number_or("poison", 0)?,
         past: f.number_or("past", 0)?,
         verified: f.number_or("verified", 0u8)? != 0,
+        precheck: f.number_or("precheck", 0u8)? != 0,
     })
 }
 
@@ -296,6 +300,7 @@ fn parse_what(word: &str, f: &Fields<'_>) -> Result<What, String> {
         }
         "reset" => What::ResetFloor { name: f.name()?, time: f.flag("time")?, crash: f.optional("crash")? },
         "stop" => What::Stop { down_us: f.number("down")? },
+        "mark" => What::Mark { marking: f.one_of("marker", MARKINGS)? },
         "read" => What::Read,
         "drain" => What::Drain { batch: f.number("batch")?, crash: f.optional("crash")? },
         // What consumers did before there was a drain in the world.

@@ -84,6 +84,8 @@ pub enum Sabotage {
     RecordForOtherBytes,
     /// An operator activates what passed last when a verification fails.
     FailureIgnored,
+    /// The node finds a marker that passes, whatever is there.
+    MarkerIgnored,
 }
 
 /// All of them with their names.
@@ -128,4 +130,5 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::TimeFloorUnread, "time-floor-unread"),
     (Sabotage::RecordForOtherBytes, "record-for-other-bytes"),
     (Sabotage::FailureIgnored, "failed-verification-ignored"),
+    (Sabotage::MarkerIgnored, "marker-ignored"),
 ];

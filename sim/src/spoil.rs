@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use machines::activation::Record;
 use machines::disk::{Dir, Done, FaultKind as Kind, File, Lane, Lock, Op, Replaced};
 use machines::net::{Answer, Body, Got};
+use machines::precheck::files::Marker;
 use machines::wal::files::{CLASSES, Positions};
 
 use crate::policies;
@@ -97,6 +98,10 @@ impl World {
                 if proc == 0 && !self.first_activation.is_empty() =>
             {
                 Some(Ok(Done::Bytes(self.first_activation.clone())))
+            }
+            (Sabotage::MarkerIgnored, Op::Read { file: File::Precheck, .. }) => {
+                let boot_id = self.required_boot()?;
+                Some(Ok(Done::Bytes(Marker { boot_id, exit: 0 }.to_bytes())))
             }
             (Sabotage::FloorIgnored, Op::Read { file: File::SafeSeq, .. }) if proc == 0 => {
                 Some(Ok(Done::Bytes(vec![0; 8])))

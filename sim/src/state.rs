@@ -78,6 +78,10 @@ pub(crate) enum Ev {
         epoch: u32,
         token: u32,
     },
+    /// The precheck of this boot ends.
+    Precheck {
+        boot: u32,
+    },
     /// A request reaches the collector.
     Arrive(u32),
     /// A copy of one does.

@@ -6,11 +6,12 @@ use crate::plan::{
     Step, Tool, WANTS, Wants, What, When,
 };
 use crate::policies::{self, BARRING, BROKEN, GOOD, INCOMPATIBLE, OLD, UNCOMPILABLE};
+use crate::prechecks;
 use crate::releases::{self, COUNT, FUTURE};
 use crate::rng::{Rng, Stream};
 
 /// In how many of 48 runs each kind is on, in the order of `plan::KINDS`.
-const ODDS: [(&str, u64); 34] = [
+const ODDS: [(&str, u64); 35] = [
     ("process", 24),
     ("power", 24),
     ("double", 16),
@@ -45,6 +46,7 @@ const ODDS: [(&str, u64); 34] = [
     ("lies", 30),
     ("years", 16),
     ("verified", 20),
+    ("precheck", 6),
 ];
 
 /// The plan of a seed.
@@ -109,7 +111,8 @@ fn config(seed: u64, mask: Mask) -> Config {
         backstop_us: rng.range(3_000, 30_000),
         policy: if mask.has("nopolicy") { None } else { Some(u8::try_from(rng.range(0, 3)).unwrap_or(0)) },
         sync_us: rng.pick(&[60, 200, 500, 1_500, 4_000], 500),
-        heal_us,
+        heal_us: heal_us + if mask.has("precheck") { prechecks::LONGER_US } else { 0 },
+        precheck: mask.has("precheck"),
         verified: mask.has("releases") && mask.has("verified"),
         ..delivery(seed, mask)
     }
@@ -450,6 +453,9 @@ fn faults(seed: u64, mask: Mask, config: &Config, steps: &mut Vec<Step>) {
     }
     if mask.has("collector") {
         collector(seed, end, steps);
+    }
+    if mask.has("precheck") {
+        prechecks::steps(seed, end, steps);
     }
 }
 

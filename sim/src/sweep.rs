@@ -74,14 +74,18 @@ fn quiet_panics() {
     });
 }
 
-/// Runs a plan; a panic of a machine becomes a failure, and the world is made anew.
-pub fn run(world: &mut World, plan: &Plan) -> Outcome {
+/// Runs this; a panic becomes an error with its words.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     quiet_panics();
     QUIET.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run(plan)));
+    let result = catch_unwind(AssertUnwindSafe(run));
     QUIET.set(false);
-    result.unwrap_or_else(|_| {
-        let words = PANIC.take();
+    result.map_err(|_| PANIC.take())
+}
+
+/// Runs a plan; a panic of a machine becomes a failure, and the world is made anew.
+pub fn run(world: &mut World, plan: &Plan) -> Outcome {
+    guarded(|| world.run(plan)).unwrap_or_else(|words| {
         let at_us = world.after_panic(&words);
         Outcome { failure: Some(Failure { oracle: Oracle::Panic, words, at_us }), hash: 0, events: 0, effects: [0; 16] }
     })
@@ -130,46 +134,52 @@ pub fn sweep(options: &Options) -> Report {
     let stop = AtomicBool::new(false);
     let until = options.time.map(|time| Instant::now() + time);
     let whole = Mutex::new(Report::default());
-    std::thread::scope(|scope| {
-        for _ in 0..options.threads.max(1) {
-            scope.spawn(|| {
-                let mut world = options.sabotage.map_or_else(World::default, World::sabotaged);
-                let mut mine = Report::default();
-                while !stop.load(Ordering::Relaxed) {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= options.seeds || until.is_some_and(|until| Instant::now() >= until) {
-                        break;
-                    }
-                    let seed = options.from.wrapping_add(at);
-                    let outcome = run_checked(&mut world, &swarm::plan(seed), runs_twice(seed));
-                    mine.seeds += 1;
-                    mine.events += outcome.events;
-                    mine.hash = mine.hash.wrapping_add(outcome.hash);
-                    if let Some(failure) = outcome.failure {
-                        if options.all {
-                            mine.failures.push((seed, failure.clone()));
-                        }
-                        if mine.failure.as_ref().is_none_or(|old| seed < old.0) {
-                            mine.failure = Some((seed, failure));
-                        }
-                        stop.store(!options.all, Ordering::Relaxed);
-                    }
+    let one = || {
+        let mut world = options.sabotage.map_or_else(World::default, World::sabotaged);
+        let mut mine = Report::default();
+        while !stop.load(Ordering::Relaxed) {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= options.seeds || until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+            let seed = options.from.wrapping_add(at);
+            let outcome = run_checked(&mut world, &swarm::plan(seed), runs_twice(seed));
+            mine.seeds += 1;
+            mine.events += outcome.events;
+            mine.hash = mine.hash.wrapping_add(outcome.hash);
+            if let Some(failure) = outcome.failure {
+                if options.all {
+                    mine.failures.push((seed, failure.clone()));
                 }
-                mine.counts = world.counts.clone();
-                if let Ok(mut whole) = whole.lock() {
-                    whole.seeds += mine.seeds;
-                    whole.events += mine.events;
-                    whole.hash = whole.hash.wrapping_add(mine.hash);
-                    whole.counts.add(&mine.counts);
-                    whole.failures.append(&mut mine.failures);
-                    if let Some(failure) = mine.failure
-                        && whole.failure.as_ref().is_none_or(|old| failure.0 < old.0)
-                    {
-                        whole.failure = Some(failure);
-                    }
+                if mine.failure.as_ref().is_none_or(|old| seed < old.0) {
+                    mine.failure = Some((seed, failure));
                 }
-            });
+                stop.store(!options.all, Ordering::Relaxed);
+            }
         }
-    });
+        mine.counts = world.counts.clone();
+        if let Ok(mut whole) = whole.lock() {
+            whole.seeds += mine.seeds;
+            whole.events += mine.events;
+            whole.hash = whole.hash.wrapping_add(mine.hash);
+            whole.counts.add(&mine.counts);
+            whole.failures.append(&mut mine.failures);
+            if let Some(failure) = mine.failure
+                && whole.failure.as_ref().is_none_or(|old| failure.0 < old.0)
+            {
+                whole.failure = Some(failure);
+            }
+        }
+    };
+    if options.threads <= 1 {
+        // An allocator that knows of one thread takes no locks.
+        one();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..options.threads {
+                scope.spawn(one);
+            }
+        });
+    }
     whole.into_inner().unwrap_or_default()
 }

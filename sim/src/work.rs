@@ -35,6 +35,7 @@ impl World {
             Op::CancelTool => self.cancel(tag),
             Op::Artifact(ask) => self.ask_source(proc, tag, &ask),
             Op::CheckSignature { message, signature } => self.check_signature(proc, tag, &message, &signature),
+            Op::Host(_) => panic!("only a precheck asks for the host: {tag:?}"),
         }
     }
 

@@ -92,6 +92,7 @@ pub struct World {
     /// Fingerprints of what was written as `telemetry.base`.
     pub(crate) bases: Vec<u64>,
     pub(crate) supply: Supply,
+    pub(crate) gate: crate::prechecks::Gate,
 }
 
 impl World {
@@ -216,6 +217,7 @@ impl World {
         self.log_id = None;
         self.bases.clear();
         self.supply.reset();
+        self.gate = crate::prechecks::Gate::default();
         if let Some(lines) = &mut self.timeline {
             lines.clear();
         }
@@ -243,6 +245,7 @@ impl World {
                 | What::Fetch { .. }
                 | What::ResetFloor { .. }
                 | What::Stop { .. }
+                | What::Mark { .. }
                 | What::Read
                 | What::Drain { .. }
                 | What::Collector { .. }
@@ -345,6 +348,7 @@ impl World {
             Ev::Client(at) => self.next_of_loop(at),
             Ev::Background { epoch } => self.start_background(epoch),
             Ev::DrainDue { proc, epoch, token } => self.drain_due(usize::from(proc), epoch, token),
+            Ev::Precheck { boot } => self.precheck_passes(boot),
             Ev::Arrive(number) => self.arrive(number),
             Ev::Copy(number) => self.copy(number),
             Ev::Answer(number) => self.answer(number),
@@ -372,6 +376,7 @@ impl World {
             What::Fetch { order, crash } => self.fetch(order, crash),
             What::ResetFloor { name, time, crash } => self.reset_floor(name, time, crash),
             What::Stop { down_us } => self.stop_node(down_us),
+            What::Mark { marking } => self.mark_precheck(marking),
             What::Read => self.read_log(),
             What::Drain { batch, crash } => {
                 self.drain_command(batch, crash);
@@ -482,9 +487,8 @@ impl World {
             Ev::Answer(number) => {
                 self.collector.requests.get(number as usize).is_some_and(|request| ours(request.proc))
             }
-            Ev::Step(_) | Ev::Start { .. } | Ev::Client(_) | Ev::Arrive(_) | Ev::Copy(_) | Ev::Heal | Ev::Watch => {
-                false
-            }
+            Ev::Step(_) | Ev::Start { .. } | Ev::Client(_) | Ev::Arrive(_) | Ev::Copy(_) => false,
+            Ev::Precheck { .. } | Ev::Heal | Ev::Watch => false,
         }
     }
 }

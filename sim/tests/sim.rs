@@ -166,7 +166,7 @@ impl DiskUnderTest for Simulated {
         for chain in chains {
             let lane = match chain.0.lane {
                 Lane::Log | Lane::Drain => 0,
-                Lane::Keeping | Lane::Cursors => 1,
+                Lane::Keeping | Lane::Cursors | Lane::Marker => 1,
                 Lane::Policy => 2,
             };
             lanes[lane].push(chain);

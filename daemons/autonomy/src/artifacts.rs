@@ -1,18 +1,19 @@
 //! What the commands about images have in common.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemon_common::failure::Failure;
+use daemon_common::output::harmless;
 use io_artifacts::Fault;
-use io_artifacts::keys::{self, Password, PublicKeys};
+use io_artifacts::keys::{Password, PublicKeys};
 use io_artifacts::source::{Credentials, Found, Options, Transport};
+use io_node::policies::{STACK_BYTES, this_thread_may_judge};
 use machines::json::Value;
 use machines::oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, Place, Reference, Target};
 
 use crate::cli::{Access, Trust};
 use crate::config;
-use crate::failure::Failure;
 use crate::terminal;
 
 /// Runs what waits for files and registries.
@@ -21,7 +22,7 @@ use crate::terminal;
 /// Its own, and when the system gives no threads.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
-    run(threads.worker_threads(std::thread::available_parallelism().map_or(1, usize::from)), work)
+    run(threads.worker_threads(std::thread::available_parallelism().map_or(1, usize::from)).enable_all(), work)
 }
 
 /// The same for work whose source is this. What lies on this machine needs no threads but those that read long blobs.
@@ -31,43 +32,21 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 pub fn block_on_source<T>(source: &Reference, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match source.place {
         Place::Registry { .. } => block_on(work),
-        Place::Layout(_) | Place::Archive(_) => run(&mut tokio::runtime::Builder::new_current_thread(), work),
-    }
-}
-
-fn run<T>(builder: &mut tokio::runtime::Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = builder
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::refused(format!("the system gives no threads: {error}")))?;
-    let ended = runtime.block_on(work);
-    // What is still under way after a failure is not waited for.
-    runtime.shutdown_background();
-    ended
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        let message = fault.to_string();
-        match fault {
-            Fault::NotFound { .. } | Fault::Unreachable { .. } | Fault::Denied { .. } => Self::unreadable(message),
-            Fault::File { error, .. } if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
-                Self::unreadable(message)
-            }
-            Fault::File { .. }
-            | Fault::TooLong { .. }
-            | Fault::Mismatch { .. }
-            | Fault::Broken { .. }
-            | Fault::Refused { .. } => Self::refused(message),
+        Place::Layout(_) | Place::Archive(_) => {
+            let mut threads = tokio::runtime::Builder::new_current_thread();
+            // Nothing here waits for a socket. Threads are started for what takes long: a large blob, compiling a policy.
+            threads.enable_time().thread_stack_size(STACK_BYTES).on_thread_start(this_thread_may_judge);
+            run(&mut threads, work)
         }
     }
 }
 
-impl From<keys::Fault> for Failure {
-    fn from(fault: keys::Fault) -> Self {
-        let message = fault.to_string();
-        if matches!(fault, keys::Fault::Read { .. }) { Self::unreadable(message) } else { Self::refused(message) }
-    }
+fn run<T>(builder: &mut tokio::runtime::Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = builder.build().map_err(|error| Failure::refused(format!("the system gives no threads: {error}")))?;
+    let ended = runtime.block_on(work);
+    // What is still under way after a failure is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// How a place is opened. Credentials are looked for where they are of use.
@@ -98,7 +77,13 @@ fn docker_config() -> Option<PathBuf> {
 
 /// Opens the place of an image to read from it.
 pub async fn open(image: &Reference, access: &Access) -> Result<Transport, Failure> {
-    Ok(Transport::open(&image.place, &options(&image.place, access)?).await?)
+    let opened = Transport::open(&image.place, &options(&image.place, access)?).await;
+    opened.map_err(|fault| {
+        // What is only read and cannot be opened is a source that cannot be read, whatever the reason.
+        let unreadable = matches!(fault, Fault::File { .. });
+        let failure = Failure::from(fault);
+        if unreadable { Failure::unreadable(failure.message) } else { failure }
+    })
 }
 
 /// Opens the place of an image to write to it; a layout or an archive that is not there is made.
@@ -133,7 +118,7 @@ pub async fn resolve(at: &Transport, target: &Target) -> Result<Resolved, Failur
 
 fn read(at: &Transport, found: &Found) -> Result<Resolved, Failure> {
     let manifest = Manifest::parse(&found.bytes, found.media_type.as_deref())
-        .map_err(|refusal| Failure::refused(format!("{}: {refusal}", at.place())))?;
+        .map_err(|refusal| Failure::refused(harmless(&format!("{}: {refusal}", at.place()))))?;
     let size = u64::try_from(found.bytes.len()).unwrap_or(u64::MAX);
     Ok(Resolved { digest: Digest::of(&found.bytes), manifest, size })
 }

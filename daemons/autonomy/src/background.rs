@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use daemon_common::failure::Failure;
 use io_drive::disk::{Disk, Layout};
 use io_drive::log::Log;
 use io_drive::pump::{self, Feed, Inbox};
@@ -14,7 +15,6 @@ use machines::drain::{Config, Drain, Input, Output as Said, Until};
 use machines::machine::{Event, Level, Note};
 use tokio::runtime::Handle;
 
-use crate::failure::Failure;
 use crate::telemetry::{Outlet, Tell};
 
 /// A drain that runs.

@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object, print};
 use io_artifacts::cache::Cache;
 use io_artifacts::copy;
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
 use machines::activation::{Command, LockSlot, Terms};
 use machines::json::Value;
-use machines::oci::{Digest, Place, Reference, Target};
-use machines::verify::Passed;
+use machines::oci::{Place, Reference, Target};
+use machines::verify::{Failed, Inventory, Passed};
 
 use crate::artifacts::{block_on, open, trusted};
 use crate::cli::{self, Access, BundleCommand, PolicyPlace, Trust};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object, print};
 use crate::verify::{self, Said};
 use crate::{bundles, config, oci, policy};
 
@@ -45,11 +45,11 @@ struct Checked {
     file: config::File,
     said: Said,
     source: Transport,
-    ended: Result<Passed, machines::verify::Failed>,
+    ended: Result<Passed, Failed>,
 }
 
 async fn four_steps(file: &Path, trust: &Trust, place: &PolicyPlace, output: Output) -> Result<Checked, Failure> {
-    let config = config::File::read(trust.config.as_deref())?;
+    let config = config::File::read(place.config.as_deref())?;
     let keys = trusted(trust, &config)?;
     let image = archive(file)?;
     let options = verify::options(&image, trust, place, &config, verify::Terms::ACTIVATION)?;
@@ -64,12 +64,12 @@ fn check(args: &cli::BundleVerify, output: Output) -> Ended {
     checked.said.end(&checked.ended, &checked.keys)
 }
 
-/// Takes an image and all that is attached to it into the blob cache of a state root.
-fn keep(source: &Transport, image: Digest, state_root: &Path) -> Result<(), Failure> {
+/// Takes what was verified into the blob cache of a state root.
+fn keep(source: &Transport, parts: &Inventory, state_root: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(state_root).map_err(|e| Failure::refused(format!("{}: {e}", state_root.display())))?;
     let cache = Cache::open(state_root, CACHE_BYTES)?;
     block_on(async {
-        copy::keep(source, &Target::Digest(image), &cache).await?;
+        copy::keep(source, parts, &cache).await?;
         Ok(())
     })
 }
@@ -78,9 +78,17 @@ fn keep(source: &Transport, image: Digest, state_root: &Path) -> Result<(), Fail
 fn import(args: &cli::BundleImport, output: Output) -> Ended {
     let checked = block_on(four_steps(&args.file, &args.trust, &args.place, output))?;
     let Checked { keys, file, said, source, ended } = checked;
+    let layout = config::layout(&args.place, &file);
     let passed = match ended {
         Ok(passed) => passed,
-        Err(_) => return said.end(&ended, &keys),
+        Err(failed) => {
+            let refused = matches!(failed, Failed::Step(..)).then(|| failed.to_string());
+            let code = said.end(&Err(failed), &keys)?;
+            if let Some(why) = refused {
+                bundles::record_refusal(layout, source.place(), &why, file.node_name);
+            }
+            return Ok(code);
+        }
     };
     if output == Output::Text {
         print("verification OK")?;
@@ -88,9 +96,12 @@ fn import(args: &cli::BundleImport, output: Output) -> Ended {
     let marker = "bundle import: REJECTED — ";
     let release = match verify::release(passed) {
         Ok(release) => release,
-        Err(reason) => return policy::rejected(marker, &reason, output),
+        Err(reason) => {
+            let code = policy::rejected(marker, &reason, output)?;
+            bundles::record_refusal(layout, source.place(), &reason, file.node_name);
+            return Ok(code);
+        }
     };
-    let layout = config::layout(&args.place, &file);
     let terms = Terms { name: file.node_name.clone(), channel: args.channel.clone(), ..Terms::default() };
     // What will be refused is refused before anything of it is stored; the refusal itself is recorded.
     let before = policy::activation(&layout)?;
@@ -102,7 +113,7 @@ fn import(args: &cli::BundleImport, output: Output) -> Ended {
         before.admit_lock(&lock.name, u64::MAX, terms.name.as_deref()).is_ok()
     };
     if admitted {
-        keep(&source, release.get().image, &layout.activation)?;
+        keep(&source, &release.get().parts, &layout.activation)?;
     }
     let slot = LockSlot::of(release.get());
     let command = if args.activate { Command::Activate { release, terms } } else { Command::Remember { release } };

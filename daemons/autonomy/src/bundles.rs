@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use daemon_common::failure::Failure;
+use daemon_common::output::harmless;
 use io_drive::disk::{Disk, Layout, PolicyLayout};
 use io_drive::once::run_to_end;
 use io_node::policies::{self, Limits};
@@ -12,7 +14,6 @@ use machines::semver::Version;
 use machines::work::{self, Got};
 
 use crate::cli::VERSION;
-use crate::failure::Failure;
 
 /// The files of a bundle by name.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -97,7 +98,7 @@ pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
 /// The outer one when the folders cannot be used or the machine stands still; the inner one when the change is refused.
 pub fn change(place: PolicyLayout, command: Command, name: Option<String>) -> Result<Result<Report, String>, Failure> {
     let version = Version::parse(VERSION).map_err(|e| Failure::refused(format!("version {VERSION}: {e}")))?;
-    let layout = Layout { telemetry: None, policy: Some(place) };
+    let layout = Layout { telemetry: None, policy: Some(place), bootstrap: None };
     let disk = Disk::open(&layout, std::sync::Arc::new(())).map_err(|e| Failure::refused(e.to_string()))?;
     let open = |op| match op {
         work::Op::OpenBundle(bytes) => Some(Got::Opened(policies::open(&bytes, &Limits::default()))),
@@ -105,10 +106,23 @@ pub fn change(place: PolicyLayout, command: Command, name: Option<String>) -> Re
         | work::Op::Tool(_)
         | work::Op::CancelTool
         | work::Op::Artifact(_)
-        | work::Op::CheckSignature { .. } => None,
+        | work::Op::CheckSignature { .. }
+        | work::Op::Host(_) => None,
     };
     let loader = Loader::new(command, version).configured_for(name);
     run_to_end(loader, &disk, open, |_| {}).map_err(|e| Failure::refused(e.to_string()))
+}
+
+/// Appends to the history that an image from this place was refused. That this cannot be done is said, and changes nothing
+/// about the refusal.
+pub fn record_refusal(place: PolicyLayout, image: &str, why: &str, name: Option<String>) {
+    let reason = format!("{image}: {why}");
+    let said = match change(place, Command::Refused { reason: reason.clone() }, name) {
+        Err(failure) => failure.message,
+        Ok(Err(words)) if words != reason => words,
+        Ok(_) => return,
+    };
+    eprintln!("autonomy: this refusal is not in the history of policies: {}", harmless(&said));
 }
 
 /// `echo_allow.rego + shell_deny.rego`

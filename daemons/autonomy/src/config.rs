@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon_common::failure::Failure;
+use daemon_common::settings::{Document, parse_span};
 use io_drive::disk::PolicyLayout;
 use machines::wal::OnFull;
 
 use crate::cli::{PolicyPlace, STATE_ROOT};
-use crate::failure::Failure;
-use crate::settings::{Document, parse_span};
 
 /// Everything that the file says; `None` where it says nothing.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,7 @@ pub struct File {
     pub max_in_flight: Option<u64>,
     pub strict: bool,
     pub require_verified: bool,
+    pub require_precheck: bool,
     pub decision_limit: Option<Duration>,
     pub wal_max_bytes: Option<u64>,
     pub wal_retain: Option<Duration>,
@@ -96,6 +97,7 @@ impl File {
             max_in_flight: listen.number("max_in_flight", 1, MOST_IN_FLIGHT),
             strict: root.bool("strict").unwrap_or(false),
             require_verified: policy.bool("require_verified").unwrap_or(false),
+            require_precheck: root.bool("require_precheck").unwrap_or(false),
             decision_limit: policy.number("decision_limit_ms", 1, 10_000).map(Duration::from_millis),
             wal_max_bytes: wal.number("max_bytes", 1 << 20, 1 << 50),
             wal_retain: wal.span("retain"),
@@ -200,13 +202,13 @@ mod tests {
     #[test]
     fn a_whole_file_is_read() {
         let file = File::parse(
-            "strict = true\n[trust]\ncosign_keys = \"/k\"\n[node]\nid = \"n7\"\nname = \"agent\"\nstate_root = \"/s\"\n[listen]\naddress = \"127.0.0.1:1\"\n\
+            "strict = true\nrequire_precheck = true\n[trust]\ncosign_keys = \"/k\"\n[node]\nid = \"n7\"\nname = \"agent\"\nstate_root = \"/s\"\n[listen]\naddress = \"127.0.0.1:1\"\n\
              names = [\"n7.internal\"]\ntoken_file = \"/t\"\nmax_in_flight = 7\n[policy]\nrequire_verified = true\n\
              decision_limit_ms = 20\n[wal]\nmax_bytes = 2097152\nretain = \"1d\"\non_full = \"shed_lifecycle\"\n\
              [tools]\ntimeout = \"5s\"\n[tools.shell]\nenabled = true\ndir = \"/w\"\n",
         )
         .unwrap();
-        assert!(file.strict && file.require_verified && file.shell_enabled);
+        assert!(file.strict && file.require_verified && file.require_precheck && file.shell_enabled);
         assert_eq!((file.node_id.as_deref(), file.max_in_flight), (Some("n7"), Some(7)));
         assert_eq!((file.node_name.as_deref(), file.cosign_keys), (Some("agent"), Some(PathBuf::from("/k"))));
         assert_eq!(file.wal_on_full, Some(OnFull::ShedLifecycle));

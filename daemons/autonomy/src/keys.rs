@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use io_artifacts::keys::{
     Ed25519Key, Ed25519PublicKey, Generated, Kind, MAX_FILE, PASSWORD_VARIABLE, Password, PublicKey, SigningKey,
     generate,
@@ -10,8 +12,6 @@ use machines::json::Value;
 
 use crate::bundles;
 use crate::cli::{self, KeyType, Keys};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 use crate::terminal;
 
 /// Runs one of the commands.

@@ -6,16 +6,14 @@ mod bundle;
 mod bundles;
 mod cli;
 mod config;
-mod failure;
 mod keys;
 mod lock;
+mod manifest;
 mod oci;
-mod output;
 mod policy;
 mod release;
 mod run;
 mod runtime;
-mod settings;
 mod telemetry;
 mod terminal;
 mod verify;
@@ -24,31 +22,28 @@ mod wal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use daemon_common::{failure, output};
+
+use crate::cli::Later;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let ended = match cli.command {
-        cli::Command::Runtime(cli::RuntimeCommand::Start(args)) => runtime::start(&args),
-        cli::Command::Run(args) => run::run(&args),
-        cli::Command::Policy(command) => policy::dispatch(command, cli.output),
-        cli::Command::Verify(args) => verify::verify(&args, cli.output),
-        cli::Command::Lock(command) => lock::dispatch(command, cli.output),
-        cli::Command::Keys(command) => keys::dispatch(command, cli.output),
-        cli::Command::Oci(command) => oci::dispatch(command, cli.output),
-        cli::Command::Bundle(command) => bundle::dispatch(command, cli.output),
-        cli::Command::Release(command) => release::dispatch(command, cli.output),
-        cli::Command::Wal(command) => wal::dispatch(command, cli.output),
-        cli::Command::Telemetry(command) => telemetry::dispatch(command, cli.output),
+        cli::Command::Runtime(Later(cli::RuntimeCommand::Start(args))) => runtime::start(&args),
+        cli::Command::Run(Later(args)) => run::run(&args),
+        cli::Command::Policy(Later(command)) => policy::dispatch(command, cli.output),
+        cli::Command::Verify(Later(args)) => verify::verify(&args, cli.output),
+        cli::Command::Lock(Later(command)) => lock::dispatch(command, cli.output),
+        cli::Command::Keys(Later(command)) => keys::dispatch(command, cli.output),
+        cli::Command::Oci(Later(command)) => oci::dispatch(command, cli.output),
+        cli::Command::Bundle(Later(command)) => bundle::dispatch(command, cli.output),
+        cli::Command::Release(Later(command)) => release::dispatch(command, cli.output),
+        cli::Command::Manifest(Later(command)) => manifest::dispatch(command, cli.output),
+        cli::Command::Wal(Later(command)) => wal::dispatch(command, cli.output),
+        cli::Command::Telemetry(Later(command)) => telemetry::dispatch(command, cli.output),
         cli::Command::Version => version(cli.output),
     };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            let lines: Vec<String> = failure.message.lines().map(output::harmless).collect();
-            eprintln!("autonomy: {}", lines.join("\n"));
-            ExitCode::from(failure.code)
-        }
-    }
+    failure::exit("autonomy", ended)
 }
 
 fn version(output: output::Output) -> failure::Ended {

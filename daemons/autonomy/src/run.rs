@@ -4,6 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::logs::{LogFormat, LogLevel, open_log};
 use io_drive::disk::{Layout, PolicyLayout};
 use io_node::policies::Limits;
 use io_node::tools::registry::ToolConfig;
@@ -14,10 +16,9 @@ use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind};
 
 use crate::bundles::{self, Files};
-use crate::cli::{self, LogFormat, LogLevel};
+use crate::cli;
 use crate::config::is_strict;
-use crate::failure::{Ended, Failure};
-use crate::runtime::{self, Plan, STRICT_VARIABLE, boot, handler, open_log};
+use crate::runtime::{self, Plan, STRICT_VARIABLE, boot, handler};
 
 /// The demo policy: what it is and does is shown in `demo/policies`.
 const DEMO: [(&str, &str); 2] = [
@@ -48,6 +49,7 @@ pub fn run(args: &cli::Run) -> Ended {
         node_id: None,
         strict: is_strict(false, false, std::env::var_os(STRICT_VARIABLE).as_deref()),
         require_verified: false,
+        require_precheck: false,
         token: None,
         names: Vec::new(),
         max_in_flight: 1024,

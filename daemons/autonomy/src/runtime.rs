@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::logs::open_log;
 use io_drive::disk::{Disk, Layout};
 use io_drive::lock::WriterLock;
-use io_drive::log::{Format, Log, log_panics};
+use io_drive::log::Log;
 use io_node::http::{self, Access, App, OwnThreads, Token};
 use io_node::metrics::Metrics;
 use io_node::node::{Node, Parts, Phase};
@@ -28,12 +30,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing_subscriber::layer::SubscriberExt;
 
 use crate::background::Background;
-use crate::cli::{self, LogFormat, LogLevel, VERSION};
+use crate::cli::{self, VERSION};
 use crate::config::{self, is_strict, tightened};
-use crate::failure::{Ended, Failure};
 use crate::telemetry;
 
 /// The variable that turns strict mode on.
@@ -54,6 +54,8 @@ pub struct Plan {
     pub node_id: Option<String>,
     pub strict: bool,
     pub require_verified: bool,
+    /// Deny every call until this boot's precheck passed.
+    pub require_precheck: bool,
     pub token: Option<Token>,
     pub names: Vec<String>,
     pub max_in_flight: usize,
@@ -121,27 +123,9 @@ pub fn handler(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure>
     signal(kind).map_err(|error| Failure::refused(format!("signals cannot be handled: {error}")))
 }
 
-/// The log writer, also of `tracing` and of panics.
-pub fn open_log(format: LogFormat, level: LogLevel) -> Log {
-    let format = match format {
-        LogFormat::Logfmt => Format::Logfmt,
-        LogFormat::Json => Format::Json,
-    };
-    let level = match level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Info => Level::Info,
-    };
-    let log = Log::new(format, level);
-    log_panics(log);
-    // Set before by nobody; a second log of one process would be ignored.
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log));
-    log
-}
-
 fn plan(args: &cli::Start) -> Result<Plan, Failure> {
     let file = config::File::read(args.config.as_deref())?;
-    let log = open_log(args.log_format, args.log_level);
+    let log = open_log(args.log.log_format, args.log.log_level);
     let exporter = exporter(args.otlp_endpoint.as_ref(), &file)?;
     let state_root = args.state_root.clone().or(file.state_root).unwrap_or_else(|| PathBuf::from(cli::STATE_ROOT));
     let token_file = args.token_file.clone().or(file.token_file);
@@ -158,6 +142,7 @@ fn plan(args: &cli::Start) -> Result<Plan, Failure> {
         node_id: args.node_id.clone().or(file.node_id),
         strict: is_strict(file.strict, args.strict, std::env::var_os(STRICT_VARIABLE).as_deref()),
         require_verified: file.require_verified,
+        require_precheck: file.require_precheck || args.require_precheck,
         token,
         names: file.names,
         max_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
@@ -289,6 +274,14 @@ fn machine_config(plan: &Plan, node_id: &str, tools: &Tools) -> Result<runtime::
         },
         version,
         require_verified: plan.require_verified,
+        require_precheck: plan.require_precheck.then(boot_id).transpose()?,
+    })
+}
+
+/// Which boot this is: a precheck of another one does not count.
+fn boot_id() -> Result<String, Failure> {
+    io_drive::clock::boot_id().map_err(|error| {
+        Failure::refused(format!("require_precheck is on, and the kernel does not say which boot this is: {error}"))
     })
 }
 

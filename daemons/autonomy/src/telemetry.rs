@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object, print};
 use indicatif::{ProgressBar, ProgressStyle};
 use io_drive::disk::Disk;
 use io_drive::lock::{LockError, WriterLock};
@@ -28,8 +30,6 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::SignalKind;
 
 use crate::cli::{self, Telemetry};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object, print};
 use crate::runtime::handler;
 
 /// Runs one of the commands.
@@ -343,7 +343,9 @@ fn in_words(note: &Note) -> String {
     let mut text = note.msg.to_owned();
     for (key, value) in &note.fields {
         match value {
-            Field::Number(n) => text.push_str(&format!(" {key}={n}")),
+            Field::Number(_) | Field::Seconds(_) => {
+                text.push_str(&format!(" {key}={}", value.bare().unwrap_or_default()));
+            }
             Field::Text(value) => text.push_str(&format!(" {key}={value:?}")),
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, harmless, object, print};
 use io_artifacts::keys::PublicKeys;
 use io_artifacts::source::Transport;
 use io_artifacts::verify::{self as driver, Means};
@@ -12,13 +14,11 @@ use machines::json::Value;
 use machines::oci::Reference;
 use machines::semver::Version;
 use machines::time::{Span, Wall};
-use machines::verify::{Failed, MAX_AGE, Options, Outcome, Passed, Release, Step, Verified};
+use machines::verify::{BUDGET, Failed, MAX_AGE, Options, Outcome, Passed, Release, Step, TIMEOUT, Verified};
 
 use crate::artifacts::{self, block_on_source, open, trusted};
 use crate::cli::{self, PolicyPlace, Trust, VERSION};
 use crate::config;
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, harmless, object, print};
 use crate::policy;
 
 /// The time of this program's build, in seconds since 1970.
@@ -42,7 +42,7 @@ impl Terms {
 
 /// Verifies an image and prints the steps.
 pub fn verify(args: &cli::Verify, output: Output) -> Ended {
-    let file = config::File::read(args.trust.config.as_deref())?;
+    let file = config::File::read(args.place.config.as_deref())?;
     let keys = trusted(&args.trust, &file)?;
     let terms = Terms { lock: args.require_lock, policy: args.require_policy, undated: args.allow_undated };
     let options = options(&args.image, &args.trust, &args.place, &file, terms)?;
@@ -101,6 +101,8 @@ pub fn options(
         time_floor: floor.map_or(built(), |floor| floor.max(built())),
         runtime: version,
         platform: artifacts::platform(),
+        timeout: trust.timeout.map_or(TIMEOUT, span),
+        budget: BUDGET,
     })
 }
 
@@ -136,14 +138,8 @@ impl Said {
     /// Takes note of a step, and prints it.
     pub fn step(&mut self, step: Step, outcome: &Outcome) {
         if self.output == Output::Text {
-            let head = format!("Step {}: {}", step.number(), step.title());
-            let line = match outcome {
-                Outcome::Pass => format!("[PASS] {head}"),
-                Outcome::Fail(why) => format!("[FAIL] {head} — {}", harmless(why)),
-                Outcome::Skip(_) => format!("[SKIP] {head}"),
-            };
             // A reader that cannot be written to hears the exit code.
-            let _ = print(&line);
+            let _ = print(&line(step, outcome));
         }
         self.steps.push((step, outcome.clone()));
     }
@@ -166,7 +162,7 @@ impl Said {
     /// 3 when the source could not be reached or read: then there is no result.
     pub fn end(&self, ended: &Result<Passed, Failed>, keys: &PublicKeys) -> Ended {
         if let Err(Failed::Source(words)) = ended {
-            return Err(Failure::unreadable(words.clone()));
+            return Err(unknown(words));
         }
         self.output.print(&self.last_line(ended), || self.value(ended, keys))?;
         Ok(u8::from(ended.is_err()))
@@ -213,6 +209,21 @@ impl Said {
     }
 }
 
+/// Nothing is known of the image: its source cannot be reached or read.
+fn unknown(words: &str) -> Failure {
+    Failure::unreadable(harmless(words))
+}
+
+/// A step in one line, whatever words the source put into its reason.
+fn line(step: Step, outcome: &Outcome) -> String {
+    let head = format!("Step {}: {}", step.number(), step.title());
+    match outcome {
+        Outcome::Pass => format!("[PASS] {head}"),
+        Outcome::Fail(why) => format!("[FAIL] {head} — {}", harmless(why)),
+        Outcome::Skip(_) => format!("[SKIP] {head}"),
+    }
+}
+
 fn key(keys: &PublicKeys, number: u16) -> Value {
     keys.get(number).map_or(Value::Null, |(path, key)| {
         object([
@@ -237,4 +248,21 @@ fn bundle(bundle: &machines::policy::bundle::Bundle) -> Value {
         ("version", Value::from(bundle.manifest.version.to_string())),
         ("digest", Value::from(format!("sha256:{}", bundle.digest))),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_source_make_no_line_of_ours_and_move_no_cursor() {
+        let forged =
+            "no\n[PASS] Step 1: cosign signature valid\r\nverification OK\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}1A\u{202e}";
+        let line = line(Step::Signature, &Outcome::Fail(forged.into()));
+        assert!(line.starts_with("[FAIL] Step 1: cosign signature valid — no\\n[PASS]"), "{line}");
+        assert_eq!(line.lines().count(), 1);
+        assert!(line.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{line}");
+        let failure = unknown(forged);
+        assert!(failure.code == 3 && failure.message.lines().count() == 1, "{}", failure.message);
+    }
 }

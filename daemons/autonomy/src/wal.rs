@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use io_drive::clock;
 use io_drive::disk::{Disk, Layout, OpenError};
 use io_drive::lock::{LockError, WriterLock};
@@ -19,8 +21,6 @@ use machines::wal::recovery::{Finding, Output as Found, Recovery};
 use machines::wal::repair::{Repair, Summary, Verdict as Mend};
 
 use crate::cli::{self, Wal};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 
 /// How often a log that is being written is looked at again before what was found is believed.
 const LOOKS: u32 = 20;
@@ -300,9 +300,12 @@ fn repair(args: &cli::Repair, output: Output) -> Ended {
         FaultKind::Held => {
             Failure::refused(format!("{}: a drain is at work on this log; stop it first", dir.display()))
         }
-        kind @ (FaultKind::NotFound | FaultKind::NoSpace | FaultKind::Changed | FaultKind::Io(_)) => {
-            Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display()))
-        }
+        kind @ (FaultKind::NotFound
+        | FaultKind::NoSpace
+        | FaultKind::Changed
+        | FaultKind::Refused
+        | FaultKind::TooLarge
+        | FaultKind::Io(_)) => Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display())),
     })?;
     let failed = |kind: FaultKind| Failure::refused(format!("{}: {kind}", dir.display()));
     let plan = plan(&disk).map_err(failed)?;

@@ -53,7 +53,11 @@ impl Room {
             Self::Machines => false,
             Self::Io => matches!(other, Self::Machines | Self::Io) || in_tests && other == Self::Sim,
             Self::Sim => other == Self::Machines || package == "io-policy" || in_tests && other == Self::Io,
-            Self::Daemons => matches!(other, Self::Machines | Self::Io) || in_tests && other == Self::Demo,
+            Self::Daemons => {
+                matches!(other, Self::Machines | Self::Io)
+                    || package == "daemon-common"
+                    || in_tests && other == Self::Demo
+            }
             // The golden trace hashes are the simulator's.
             Self::Golden => matches!(other, Self::Machines | Self::Sim),
             Self::Demo => other == Self::Machines,
@@ -191,6 +195,15 @@ mod tests {
             let found = errors(&house(machines, node, sim));
             assert!(found.len() == 1 && found[0].contains(what), "{what}: {found:?}");
         }
+        let daemons = |other: &str| {
+            [
+                member("daemons/common", &format!("[package]\nname = \"daemon-common\"\n{lints}")),
+                member("daemons/other", &format!("[package]\nname = \"other\"\n{lints}")),
+                member("daemons/one", &format!("[package]\nname = \"one\"\n{lints}[dependencies]\n{other} = {{}}")),
+            ]
+        };
+        assert_eq!(errors(&daemons("daemon-common")), Vec::<String>::new());
+        assert!(errors(&daemons("other"))[0].contains("Daemons may not import `other`"));
         let bare = [member("sim", "[package]\nname = \"sim\"")];
         assert!(errors(&bare)[0].contains("unsafe_code"));
     }

@@ -49,6 +49,17 @@ pub fn entropy() -> Result<Entropy, std::io::Error> {
     Ok(Entropy(bytes))
 }
 
+/// The kernel's id of this boot: another one after every start of the machine, the same for every process in between.
+///
+/// # Errors
+/// When `/proc` is not there or says nothing.
+pub fn boot_id() -> Result<String, std::io::Error> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{FILE}: {error}"));
+    let id = std::fs::read_to_string(FILE).map_err(named)?.trim().to_owned();
+    if id.is_empty() { Err(std::io::Error::other(format!("{FILE} is empty"))) } else { Ok(id) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +69,12 @@ mod tests {
         let (a, b) = (Clock.now(), Clock.now());
         assert!(b.mono >= a.mono && a.mono > Mono::ZERO);
         assert!(a.wall.to_string().as_str() > "2026-01-01");
+    }
+
+    #[test]
+    fn a_boot_has_one_id() {
+        let id = boot_id().unwrap();
+        assert_eq!((id.len(), &id), (36, &boot_id().unwrap()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The driver of a long-lived machine.
 //!
-//! Threads: one runs the chains of [`Lane::Log`], one those of [`Lane::Keeping`], one those of [`Lane::Policy`], one sleeps
+//! Threads: one runs the chains of [`Lane::Log`], one those of [`Lane::Keeping`] and [`Lane::Marker`], one those of [`Lane::Policy`], one sleeps
 //! until the machine's deadline. Everything else runs on the thread that brings an event. A call therefore costs two
 //! wake-ups: its task wakes the log's thread, and the log's thread, when no further chain waits, carries out
 //! itself what came out of the flush (the tool, the next flush) and in the end wakes the task with the answer. A thread
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use machines::disk::{self, Lane};
 use machines::machine::{Effect, Event, Halt, Machine, Note, Outbox};
+use machines::tree;
 use machines::work;
 
 use crate::clock::{self, Clock};
@@ -30,6 +31,12 @@ pub trait Hands<M: Machine>: Send + Sync + Sized + 'static {
     /// Does a piece of work at once and returns its result; or starts it elsewhere, returns `None`, and feeds the
     /// result to the driver later. Must not panic: it catches what it runs.
     fn work(&self, driver: &Driver<M, Self>, tag: work::Tag, op: work::Op) -> Option<work::Got>;
+    /// Runs a chain of operations on files by path at once and returns its result; or starts it elsewhere, returns `None`, and
+    /// feeds the result later. Whose machine has such files says how.
+    fn tree(&self, driver: &Driver<M, Self>, tag: tree::Tag, chain: Vec<tree::Op>) -> Option<tree::Completion> {
+        let _ = (driver, chain);
+        panic!("{}: this driver has no files by path: {tag:?}", M::NAME)
+    }
     /// Tells the outside.
     fn output(&self, output: M::Output);
     /// Writes a log line.
@@ -183,11 +190,13 @@ where
                 match effect {
                     Effect::Disk(tag, chain) => match tag.lane {
                         Lane::Log => *log |= self.push_log((tag, chain), lead),
-                        Lane::Keeping => *keeping |= push(&shared.keeping, (tag, chain)),
+                        // A short read, which needs no thread of its own.
+                        Lane::Keeping | Lane::Marker => *keeping |= push(&shared.keeping, (tag, chain)),
                         Lane::Policy => *policy |= push(&shared.policy, (tag, chain)),
                         Lane::Drain | Lane::Cursors => panic!("{}: the drain has a driver of its own", M::NAME),
                     },
-                    other @ (Effect::Net(..)
+                    other @ (Effect::Tree(..)
+                    | Effect::Net(..)
                     | Effect::Work(..)
                     | Effect::Output(_)
                     | Effect::Note(_)
@@ -254,6 +263,11 @@ where
             Effect::Output(output) => hands.output(output),
             Effect::Note(note) => hands.note(note),
             Effect::Halt(halt) => hands.halt(halt),
+            Effect::Tree(tag, chain) => {
+                if let Some(done) = hands.tree(self, tag, chain) {
+                    self.step(Event::Tree(tag, done), rest, lead);
+                }
+            }
             Effect::Net(tag, _) => panic!("{}: this driver has no network: {tag:?}", M::NAME),
             // Moved to their lanes in `step`.
             Effect::Disk(..) => {}

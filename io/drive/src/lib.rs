@@ -6,6 +6,7 @@
 //! of their lane while the lock is still held (so that they run in the order emitted), and carries out
 //! the rest after giving the lock back. See [`driver::Driver`].
 
+pub mod beneath;
 pub mod clock;
 pub mod disk;
 pub mod driver;
@@ -13,6 +14,7 @@ mod fuse;
 pub mod lock;
 pub mod log;
 pub mod once;
+pub mod place;
 pub mod pool;
 pub mod pump;
 pub mod quarantine;

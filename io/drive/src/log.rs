@@ -67,20 +67,13 @@ impl Log {
 /// A note as a line, with the line feed.
 #[must_use]
 pub fn format_note(format: Format, time: &str, note: &Note) -> String {
-    let numbers: Vec<String> = note
-        .fields
-        .iter()
-        .map(|(_, field)| match field {
-            Field::Number(n) => n.to_string(),
-            Field::Text(_) => String::new(),
-        })
-        .collect();
+    let bare: Vec<Option<String>> = note.fields.iter().map(|(_, field)| field.bare()).collect();
     let fields: Vec<(&str, Value<'_>)> = note
         .fields
         .iter()
-        .zip(&numbers)
-        .map(|((key, field), number)| match field {
-            Field::Number(_) => (*key, Value::Bare(number)),
+        .zip(&bare)
+        .map(|((key, field), bare)| match field {
+            Field::Number(_) | Field::Seconds(_) => (*key, Value::Bare(bare.as_deref().unwrap_or_default())),
             Field::Text(text) => (*key, Value::Text(text)),
         })
         .collect();

@@ -122,6 +122,7 @@ where
                     own.push_back(Event::Disk(tag, disk.execute(chain)));
                 }
                 Effect::Disk(tag, chain) => lanes.give(tag, chain)?,
+                Effect::Tree(tag, _) => panic!("{}: this driver has no files by path: {tag:?}", M::NAME),
                 Effect::Net(tag, op) => outside.net(&feed, tag, op),
                 Effect::Work(tag, _) => panic!("{}: a pump has no workers: {tag:?}", M::NAME),
                 Effect::Output(output) => {

@@ -36,7 +36,7 @@ impl Machine for Forward {
                 self.completed += 1;
                 out.output((self.completed, tag, completion));
             }
-            Event::Start(_) | Event::Due | Event::Net(..) | Event::Work(..) => {}
+            Event::Start(_) | Event::Due | Event::Tree(..) | Event::Net(..) | Event::Work(..) => {}
         }
     }
 
@@ -91,6 +91,7 @@ impl Real {
             Dir::Rejected => self.root.path().join("telemetry/rejected"),
             Dir::Locks => self.root.path().join("policy/locks"),
             Dir::Verified => self.root.path().join("policy/verified"),
+            Dir::Bootstrap => self.root.path().join("bootstrap"),
         };
         folder.join(file.name())
     }

@@ -68,7 +68,8 @@ struct Shown {
     trouble: Gauge,
 }
 
-const MODES: [Mode; 5] = [Mode::WalFailed, Mode::Strict, Mode::NoPolicy, Mode::WalFull, Mode::Normal];
+const MODES: [Mode; 6] =
+    [Mode::WalFailed, Mode::Strict, Mode::PrecheckFailed, Mode::NoPolicy, Mode::WalFull, Mode::Normal];
 
 /// From 16 µs to about 8 s.
 fn seconds() -> Histogram {

@@ -37,6 +37,7 @@ pub fn text(
         ("wal", wal),
         ("drain", drain.map_or(Value::Null, draining)),
         ("poller", Value::Null),
+        ("precheck", status.precheck.as_ref().map_or(Value::Null, precheck)),
         ("limits", object([("max_in_flight", number(max_in_flight))])),
         ("in_flight", number(status.in_flight)),
         (
@@ -61,6 +62,11 @@ fn draining(drain: &drain::Status) -> Value {
         ("queued", Value::from(drain.queued.events())),
         ("trouble", drain.trouble.as_deref().map_or(Value::Null, Value::from)),
     ])
+}
+
+fn precheck(passed: &Result<(), String>) -> Value {
+    let reason = passed.as_ref().err().map_or(Value::Null, |reason| Value::from(reason.as_str()));
+    object([("passed", Value::Bool(passed.is_ok())), ("reason", reason)])
 }
 
 /// A policy slot as an object.

@@ -263,6 +263,7 @@ impl Machine for Drain {
             }
             Event::Due => self.due(now, out),
             Event::Disk(tag, completion) => self.on_disk(now, tag, completion, out),
+            Event::Tree(tag, _) => panic!("drain: it has no files by path: {tag:?}"),
             Event::Net(tag, got) => self.on_net(now, tag, got, out),
             Event::Work(tag, _) => panic!("drain: it has no workers: {tag:?}"),
             Event::Input(Input::Stop) => {

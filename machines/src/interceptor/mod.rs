@@ -22,6 +22,9 @@ use crate::work::{self, Compiled, Got, ToolFault};
 pub use answer::{Answer, Decided, PolicyRef, Unavailable};
 pub use request::{MAX_BODY, Request};
 
+/// The reason of a deny for want of a precheck.
+const PRECHECK_FAILED: &str = "precheck_failed";
+
 /// The driver's number for a waiting caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
@@ -60,6 +63,11 @@ pub enum Input {
     Call(CallId, Arc<Request>),
     /// From now on this policy is in force; `None` denies all.
     Policy(Option<Arc<Active>>),
+    /// Whether this boot's precheck passed; asked for only where calls wait for one.
+    Precheck {
+        /// It did: calls are decided by policy from now on. Else each is denied.
+        passed: bool,
+    },
     /// Calls may be begun; these earlier ones were left without an outcome by a crash.
     Open(Vec<Uuid>),
     /// The log: these appends are durable.
@@ -106,6 +114,8 @@ pub struct Interceptor {
     config: Config,
     ids: IdSource,
     policy: Option<Arc<Active>>,
+    /// A precheck is required, and none of this boot is known to have passed.
+    barred: bool,
     gate: Gate,
     stopping: bool,
     /// Calls under way by an own ascending key.
@@ -163,9 +173,11 @@ impl Machine for Interceptor {
             Event::Due => self.due(now, out),
             Event::Work(tag, got) => self.worked(now, tag, got, out),
             Event::Disk(tag, _) => panic!("interceptor: it has no disk: {tag:?}"),
+            Event::Tree(tag, _) => panic!("interceptor: it has no files by path: {tag:?}"),
             Event::Net(tag, _) => panic!("interceptor: it has no network: {tag:?}"),
             Event::Input(Input::Call(caller, request)) => self.call(now, caller, request, out),
             Event::Input(Input::Policy(policy)) => self.policy = policy,
+            Event::Input(Input::Precheck { passed }) => self.barred = !passed,
             Event::Input(Input::Open(unfinished)) => self.open(now, &unfinished, out),
             Event::Input(Input::Recorded(ticket, proof)) => self.recorded(now, ticket, &proof, out),
             Event::Input(Input::NotRecorded(ticket, why)) => self.not_recorded(ticket, why, out),
@@ -203,13 +215,15 @@ impl Machine for Interceptor {
 }
 
 impl Interceptor {
-    /// An interceptor that lets calls wait until it is opened.
+    /// An interceptor that lets calls wait until it is opened. A barred one denies every call until it is told that a precheck
+    /// passed.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, barred: bool) -> Self {
         Self {
             config,
             ids: IdSource::new(Entropy([0; 32])),
             policy: None,
+            barred,
             gate: Gate::Waiting,
             stopping: false,
             calls: BTreeMap::new(),
@@ -235,6 +249,12 @@ impl Interceptor {
     #[must_use]
     pub const fn policy(&self) -> Option<&Arc<Active>> {
         self.policy.as_ref()
+    }
+
+    /// Whether calls are denied for want of a precheck.
+    #[must_use]
+    pub const fn is_barred(&self) -> bool {
+        self.barred
     }
 
     fn call(&mut self, now: Now, caller: CallId, request: Arc<Request>, out: &mut Outbox<'_, Output>) {
@@ -265,6 +285,9 @@ impl Interceptor {
         if self.config.strict {
             return self.deny(now, key, self.policy.clone(), "strict".into(), out);
         }
+        if self.barred {
+            return self.deny(now, key, self.policy.clone(), PRECHECK_FAILED.into(), out);
+        }
         let Some(policy) = self.policy.clone() else {
             return self.deny(now, key, None, "no_policy".into(), out);
         };
@@ -283,7 +306,7 @@ impl Interceptor {
         match got {
             Got::Evaluated(result) if tag == evaluation(key) => self.evaluated(now, key, result.as_ref(), out),
             Got::Ran(result) if tag == running(key) => self.ran(now, key, result, out),
-            Got::Evaluated(_) | Got::Ran(_) | Got::Opened(_) | Got::Artifact(_) | Got::Checked(_) => {
+            Got::Evaluated(_) | Got::Ran(_) | Got::Opened(_) | Got::Artifact(_) | Got::Checked(_) | Got::Host(_) => {
                 panic!("interceptor: work of another kind: {tag:?}")
             }
         }
@@ -308,6 +331,10 @@ impl Interceptor {
             (Verdict::Deny(reason), _) => self.deny(now, key, Some(policy), reason, out),
             (Verdict::Allow, None) => self.deny(now, key, Some(policy), "unknown_tool".into(), out),
             (Verdict::Allow, Some(false)) => self.deny(now, key, Some(policy), "tool_disabled".into(), out),
+            // The marker turned bad while the policy was asked.
+            (Verdict::Allow, Some(true)) if self.barred => {
+                self.deny(now, key, Some(policy), PRECHECK_FAILED.into(), out);
+            }
             (Verdict::Allow, Some(true)) => self.allow(now, key, policy, out),
         }
     }

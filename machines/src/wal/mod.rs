@@ -217,7 +217,8 @@ impl Machine for Wal {
             }
             (Phase::Recovering(_), event @ Event::Disk(..)) => match event {
                 Event::Disk(tag, completion) => self.recover(now, Event::Disk(tag, completion), out),
-                Event::Start(_) | Event::Due | Event::Net(..) | Event::Work(..) | Event::Input(_) => {}
+                Event::Start(_) | Event::Due | Event::Tree(..) | Event::Net(..) | Event::Work(..) | Event::Input(_) => {
+                }
             },
             (Phase::Mending(_), Event::Disk(_, completion)) => self.mended(now, completion, out),
             (Phase::Writing(writer), Event::Disk(tag, completion)) => {
@@ -236,7 +237,8 @@ impl Machine for Wal {
                 Input::Stop => out.output(Output::Stopped),
             },
             // Late completions of a log that failed, and wake-ups of one that waits for nothing.
-            (Phase::Failed(_), Event::Disk(..)) | (_, Event::Due | Event::Net(..) | Event::Work(..)) => {}
+            (Phase::Failed(_), Event::Disk(..))
+            | (_, Event::Due | Event::Tree(..) | Event::Net(..) | Event::Work(..)) => {}
             (Phase::Mending(_) | Phase::Writing(_) | Phase::Failed(_), Event::Start(_)) => {
                 panic!("wal: started twice")
             }
@@ -299,7 +301,8 @@ impl Wal {
                 crate::machine::Effect::Output(recovery::Output::Unreadable(file, kind)) => {
                     self.refuse(&alloc::format!("cannot read {}: {kind}", file.name()), "IO", 0, out);
                 }
-                crate::machine::Effect::Net(..)
+                crate::machine::Effect::Tree(..)
+                | crate::machine::Effect::Net(..)
                 | crate::machine::Effect::Work(..)
                 | crate::machine::Effect::Note(_)
                 | crate::machine::Effect::Halt(_) => {}

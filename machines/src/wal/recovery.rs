@@ -200,7 +200,7 @@ impl Machine for Recovery {
                 self.ask(Op::List, out);
             }
             Event::Disk(_, completion) => self.on_disk(completion, out),
-            Event::Due | Event::Net(..) | Event::Work(..) => {}
+            Event::Due | Event::Tree(..) | Event::Net(..) | Event::Work(..) => {}
             Event::Input(never) => match never {},
         }
     }

@@ -1,7 +1,9 @@
 //! Flags and commands.
 
 mod bundle;
+mod later;
 mod log;
+mod manifest;
 mod oci;
 mod policy;
 mod supply;
@@ -10,13 +12,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use daemon_common::logs::LogFlags;
+use daemon_common::output::Output;
 
 use crate::config::{MOST_IN_FLIGHT, node_id_arg, span_arg};
-use crate::output::Output;
 
 pub use bundle::*;
+pub use later::*;
 pub use log::*;
+pub use manifest::*;
 pub use oci::*;
 pub use policy::*;
 pub use supply::*;
@@ -53,35 +58,38 @@ pub struct Cli {
 pub enum Command {
     /// The runtime of this node.
     #[command(subcommand)]
-    Runtime(RuntimeCommand),
+    Runtime(Later<RuntimeCommand>),
     /// Run a command with a runtime of its own.
-    Run(Run),
+    Run(Later<Run>),
     /// Build, load and try policies.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(Later<Policy>),
     /// Check an image: its signature, its lock, its behavioural fingerprint, its policy.
-    Verify(Verify),
+    Verify(Later<Verify>),
     /// Bind an image to a policy, and read what binds them.
     #[command(subcommand)]
-    Lock(Lock),
+    Lock(Later<Lock>),
     /// Make key pairs, and look at keys.
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(Later<Keys>),
     /// Push, attach, sign, copy and serve images.
     #[command(subcommand)]
-    Oci(Oci),
+    Oci(Later<Oci>),
     /// Carry a release in one file to where there is no network.
     #[command(subcommand)]
-    Bundle(BundleCommand),
+    Bundle(Later<BundleCommand>),
     /// What this node takes.
     #[command(subcommand)]
-    Release(Release),
+    Release(Later<Release>),
+    /// Prepare what a node rebuilds its runtime with when its operating system was replaced.
+    #[command(subcommand)]
+    Manifest(Later<ManifestCommand>),
     /// Look at the log, check it, mend it.
     #[command(subcommand)]
-    Wal(Wal),
+    Wal(Later<Wal>),
     /// Deliver the log to an OTLP collector, and look at what waits.
     #[command(subcommand)]
-    Telemetry(Telemetry),
+    Telemetry(Later<Telemetry>),
     /// Print the version.
     Version,
 }
@@ -90,28 +98,6 @@ pub enum Command {
 pub enum RuntimeCommand {
     /// Start the runtime and serve tool calls until SIGTERM.
     Start(Start),
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// time=… level=INFO msg="…" key=value …
-    #[default]
-    Logfmt,
-    /// One JSON object a line.
-    Json,
-}
-
-/// How quiet a log line may be and still be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Errors only.
-    Error,
-    /// Errors and warnings.
-    Warn,
-    /// Everything.
-    #[default]
-    Info,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +127,9 @@ pub struct Start {
     /// Deny every call, whatever the policy says; also AUTONOMY_STRICT_MODE
     #[arg(long)]
     pub strict: bool,
+    /// Deny every call until `edged precheck` of this boot has passed
+    #[arg(long)]
+    pub require_precheck: bool,
     /// File with the bearer token that callers must show; required on any address but loopback
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -156,12 +145,8 @@ pub struct Start {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
-    /// Which log lines are written
-    #[arg(long, value_enum, default_value_t)]
-    pub log_level: LogLevel,
+    #[command(flatten)]
+    pub log: LogFlags,
 }
 
 #[derive(Debug, Args)]
@@ -193,5 +178,16 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_that_is_described_later_keeps_its_title() {
+        let mut listed = Cli::command();
+        let titles: Vec<_> = listed.get_subcommands().map(|c| c.get_about().map(ToString::to_string)).collect();
+        listed.build();
+        for (command, title) in listed.get_subcommands().zip(titles) {
+            assert!(title.is_some(), "{}", command.get_name());
+            assert_eq!(command.get_about().map(ToString::to_string), title, "{}", command.get_name());
+        }
     }
 }

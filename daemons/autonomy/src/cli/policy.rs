@@ -17,6 +17,9 @@ pub struct PolicyPlace {
     /// The state root [default: the configuration file's, else /var/lib/autonomy]
     #[arg(long, value_name = "DIR")]
     pub state_root: Option<PathBuf>,
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +46,11 @@ are the bytes that are put in force.")]
   autonomy policy rollback --below-floor --reason 'bundle 12 denies the backup job'")]
     Rollback(Rollback),
     /// Run the tests (rules named test_…) in a folder of Rego files.
+    #[command(after_help = "Examples:
+  autonomy policy test policies
+  autonomy policy test policies --fail-on-empty        # where a folder without tests is a mistake
+
+Exit codes: 0 all passed, or there is none, 1 one failed.")]
     Test(PolicyTest),
     /// Decide one call without making it.
     #[command(after_help = "Examples:
@@ -82,7 +90,7 @@ pub struct Build {
 #[derive(Debug, Args)]
 pub struct Load {
     /// The bundle
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "pubkey", "max_age", "ca"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "pubkey", "max_age", "timeout", "ca"])]
     pub bundle: Option<PathBuf>,
     /// An image whose policy is put in force when all four steps pass
     #[arg(long, value_name = "REF", required_unless_present = "bundle", value_parser = reference_arg)]
@@ -117,6 +125,9 @@ pub struct Rollback {
 pub struct PolicyTest {
     /// The folder
     pub dir: PathBuf,
+    /// Fail where there is no test
+    #[arg(long)]
+    pub fail_on_empty: bool,
 }
 
 #[derive(Debug, Args)]

@@ -40,9 +40,9 @@ pub struct Trust {
     /// How long ago an image may have been signed [default: 8760h]
     #[arg(long, value_name = "SPAN", value_parser = span_arg)]
     pub max_age: Option<Duration>,
-    /// The node's configuration file
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// How long the verification may take in all; then the image counts as one that cannot be read [default: 10m]
+    #[arg(long, value_name = "SPAN", value_parser = span_arg)]
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use io_artifacts::blob::Blob;
 use io_artifacts::source::Transport;
 use machines::json::Value;
@@ -14,9 +16,7 @@ use machines::verify::MAX_REFERRERS;
 
 use crate::artifacts::{self, Resolved, block_on, create, open, resolve};
 use crate::cli;
-use crate::failure::{Ended, Failure};
 use crate::lock as locks;
-use crate::output::{Output, object};
 
 /// What can be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

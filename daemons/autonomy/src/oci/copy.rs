@@ -3,6 +3,8 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use indicatif::{ProgressBar, ProgressStyle};
 use io_artifacts::copy::{self, Copied, Progress};
 use io_artifacts::source::{Archive, Transport};
@@ -13,8 +15,6 @@ use machines::verify::MAX_REFERRERS;
 use super::attach::{Kind, attached, tag_of};
 use crate::artifacts::{Resolved, block_on, create, open, resolve};
 use crate::cli::{self, Access};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 
 /// `oci pull`
 pub fn pull(args: &cli::OciPull, output: Output) -> Ended {

@@ -1,5 +1,7 @@
 //! `autonomy oci inspect` and `bundle inspect`: what is there. Nothing of it is verified.
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, harmless, object};
 use io_artifacts::source::Transport;
 use machines::json::Value;
 use machines::oci::{Descriptor, MAX_CHILDREN, MAX_MANIFEST, Manifest, Reference, Target, media, tags};
@@ -9,8 +11,6 @@ use machines::verify::MAX_REFERRERS;
 use super::attach::{Attached, Kind, attached, newest_lock, tag_of};
 use crate::artifacts::{self, Resolved, block_on, open, resolve};
 use crate::cli::Access;
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 
 /// A signature as it is claimed.
 struct Signature {
@@ -34,7 +34,9 @@ struct Report {
 /// Prints it.
 pub fn inspect(image: &Reference, access: &Access, output: Output) -> Ended {
     let report = block_on(look(image, access))?;
-    output.print(&report.text(), || report.value())?;
+    // Each line is made of words of the source, and stays one line.
+    let lines: Vec<String> = report.lines().iter().map(|line| harmless(line)).collect();
+    output.print(&lines.join("\n"), || report.value())?;
     Ok(0)
 }
 
@@ -125,7 +127,7 @@ impl Signature {
 }
 
 impl Report {
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("image: {}", self.reference),
             format!("digest: {}", self.image.digest),
@@ -166,7 +168,7 @@ impl Report {
             ));
         }
         lines.push("nothing of this is verified".to_owned());
-        lines.join("\n")
+        lines
     }
 
     fn value(&self) -> Value {

@@ -8,9 +8,10 @@ mod push;
 mod serve;
 mod sign;
 
+use daemon_common::failure::Ended;
+use daemon_common::output::Output;
+
 use crate::cli::Oci;
-use crate::failure::Ended;
-use crate::output::Output;
 
 pub use copy::create_bundle;
 pub use inspect::inspect;

@@ -5,10 +5,9 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use daemon_common::failure::Failure;
 use io_artifacts::blob::{Blob, BlobSink as _, Scratch};
 use tar::{Builder, EntryType, Header};
-
-use crate::failure::Failure;
 
 /// Most entries of a folder, those of its folders included.
 const MAX_ENTRIES: usize = 100_000;

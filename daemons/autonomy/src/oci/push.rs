@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use io_artifacts::blob::{Blob, Discard};
 use machines::json::Value;
 use machines::oci::{Descriptor, Image, Target, media};
@@ -11,8 +13,6 @@ use machines::oci::{Descriptor, Image, Target, media};
 use super::pack;
 use crate::artifacts::{self, block_on, create};
 use crate::cli;
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 
 /// The layer of a folder: a tar archive, not compressed, so that no compressor's version shows in its digest.
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";

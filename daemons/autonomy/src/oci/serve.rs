@@ -1,11 +1,11 @@
 //! `autonomy oci serve`: a folder as a registry.
 
-use io_artifacts::serve::{self, ServeError, Settings, Token};
+use daemon_common::failure::Ended;
+use io_artifacts::serve::{self, Settings, Token};
 use tokio::signal::unix::SignalKind;
 
 use crate::artifacts::block_on;
 use crate::cli;
-use crate::failure::{Ended, Failure};
 use crate::runtime::handler;
 
 /// Serves until SIGTERM or SIGINT.
@@ -32,15 +32,4 @@ pub fn serve(args: &cli::OciServe) -> Ended {
         Ok(serve::listen(args.listen, settings, ready, stop).await?)
     })?;
     Ok(0)
-}
-
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
-        let message = error.to_string();
-        match error {
-            ServeError::TokenRequired(_) | ServeError::PrivateWithoutToken => Self::usage(message),
-            ServeError::TokenUnreadable(..) => Self::unreadable(message),
-            ServeError::Store(_) | ServeError::Listen(..) | ServeError::TokenUnusable(_) => Self::refused(message),
-        }
-    }
 }

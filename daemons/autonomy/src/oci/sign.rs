@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use daemon_common::failure::{Ended, Failure};
+use daemon_common::output::{Output, object};
 use io_artifacts::blob::Blob;
 use io_artifacts::keys::SigningKey;
 use io_artifacts::source::Transport;
@@ -14,8 +16,6 @@ use machines::time::Wall;
 use super::attach::{attached, tag_of, writable};
 use crate::artifacts::{self, block_on, password_of, resolve};
 use crate::cli::{self, SignatureLayout};
-use crate::failure::{Ended, Failure};
-use crate::output::{Output, object};
 
 /// What is signed, and how.
 struct Signer<'a> {

@@ -3,8 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use machines::disk::FaultKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+
+/// How a folder of ours is opened.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Where the folders of SPEC 1 are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,9 @@ pub struct Layout {
     pub telemetry: Option<PathBuf>,
     /// The policy folders; `None` for a command that has no business with them.
     pub policy: Option<PolicyLayout>,
+    /// `bootstrap/` of the state root, where this boot's precheck leaves its marker; `None` for who does not ask for it. It need not
+    /// be there.
+    pub bootstrap: Option<PathBuf>,
 }
 
 /// Where the policy and what is said about it are.
@@ -29,13 +36,14 @@ impl Layout {
     #[must_use]
     pub fn new(state_root: &Path, telemetry: Option<&Path>, policy: Option<&Path>) -> Self {
         let telemetry = telemetry.map_or_else(|| state_root.join("telemetry"), Path::to_path_buf);
-        Self { telemetry: Some(telemetry), policy: Some(PolicyLayout::new(state_root, policy)) }
+        let policy = Some(PolicyLayout::new(state_root, policy));
+        Self { telemetry: Some(telemetry), policy, bootstrap: Some(state_root.join("bootstrap")) }
     }
 
     /// A log folder alone.
     #[must_use]
     pub fn log(folder: &Path) -> Self {
-        Self { telemetry: Some(folder.to_path_buf()), policy: None }
+        Self { telemetry: Some(folder.to_path_buf()), policy: None, bootstrap: None }
     }
 }
 
@@ -77,13 +85,14 @@ pub struct Folders {
     pub activation: Option<OwnedFd>,
     pub policy: Option<OwnedFd>,
     pub bundles: Option<OwnedFd>,
+    bootstrap: Option<PathBuf>,
 }
 
 impl Folders {
     /// Opens the folders; missing ones are made, or are an error.
     pub fn open(layout: &Layout, make_missing: bool) -> Result<Self, OpenError> {
         let get = |path: &Path| if make_missing { make_and_open(path) } else { open(path) };
-        let mut folders = Self::default();
+        let mut folders = Self { bootstrap: layout.bootstrap.clone(), ..Self::default() };
         if let Some(policy) = &layout.policy {
             folders.activation = Some(get(&policy.activation)?);
             folders.policy = Some(get(&policy.folder)?);
@@ -91,6 +100,12 @@ impl Folders {
         }
         folders.telemetry = layout.telemetry.as_deref().map(get).transpose()?;
         Ok(folders)
+    }
+
+    /// `bootstrap/` as it is now.
+    pub fn bootstrap(&self) -> Result<OwnedFd, FaultKind> {
+        let path = self.bootstrap.as_deref().ok_or(FaultKind::NotFound)?;
+        rustix::fs::openat(CWD, path, FOLDER, Mode::empty()).map_err(super::kind_of)
     }
 }
 
@@ -123,10 +138,9 @@ fn make(path: &Path) -> Result<(), OpenError> {
 }
 
 fn open(path: &Path) -> Result<OwnedFd, OpenError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // A trailing slash would make the kernel follow a link in the last place.
     let name: PathBuf = path.components().collect();
-    rustix::fs::openat(CWD, &name, flags, Mode::empty()).map_err(|errno| match errno {
+    rustix::fs::openat(CWD, &name, FOLDER, Mode::empty()).map_err(|errno| match errno {
         Errno::LOOP | Errno::NOTDIR => OpenError::NotAFolder(path.to_path_buf()),
         other => OpenError::Open(path.to_path_buf(), other.into()),
     })

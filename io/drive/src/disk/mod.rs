@@ -151,6 +151,8 @@ impl Disk {
             Dir::Policy => &self.folders.policy,
             Dir::Bundles => &self.folders.bundles,
             Dir::Rejected | Dir::Locks | Dir::Verified => return self.later(dir),
+            // Somebody else's, who may put another one in its place: never kept.
+            Dir::Bootstrap => return self.folders.bootstrap().map(|fd| Folder::Shared(Arc::new(fd))),
         };
         folder.as_ref().map(|folder| Folder::Own(folder.as_fd())).ok_or(FaultKind::NotFound)
     }
@@ -280,7 +282,7 @@ impl Disk {
             Dir::Rejected => Some((Dir::Telemetry, REJECTED)),
             Dir::Locks => Some((Dir::Policy, "locks")),
             Dir::Verified => Some((Dir::Policy, "verified")),
-            Dir::State | Dir::Telemetry | Dir::Policy | Dir::Bundles => None,
+            Dir::State | Dir::Telemetry | Dir::Policy | Dir::Bundles | Dir::Bootstrap => None,
         }
     }
 

@@ -62,7 +62,7 @@ impl Machine for Toy {
                 assert_eq!(done, Completion::Ok(Done::Nothing));
                 out.output(self.flushing.remove(&tag.id).map_or(Said::Ready, Said::Flushed));
             }
-            Event::Net(..) | Event::Work(..) => {}
+            Event::Tree(..) | Event::Net(..) | Event::Work(..) => {}
         }
     }
 

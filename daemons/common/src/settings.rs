@@ -2,6 +2,7 @@
 //! name (FAULTS X12, J12).
 
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use toml::de::{DeTable, DeValue};
 pub struct Document<'t> {
     text: &'t str,
     root: Spanned<DeTable<'t>>,
-    faults: RefCell<Vec<String>>,
+    /// With their lines; what is missing has none and comes last.
+    faults: RefCell<Vec<(usize, String)>>,
 }
 
 /// One table of it, or an absent one, which has no keys.
@@ -43,17 +45,19 @@ impl<'t> Document<'t> {
         self.table(String::new(), Some(self.root.get_ref()))
     }
 
-    /// All faults that were found, in the order of the file's reading.
+    /// All faults that were found, in the order of their lines.
     pub fn into_faults(self) -> Vec<String> {
-        self.faults.into_inner()
+        let mut faults = self.faults.into_inner();
+        faults.sort_by_key(|(line, _)| *line);
+        faults.into_iter().map(|(_, words)| words).collect()
     }
 
     fn table<'d>(&'d self, path: String, table: Option<&'d DeTable<'t>>) -> Section<'d, 't> {
         Section { document: self, path, table, known: RefCell::default() }
     }
 
-    fn fault(&self, what: String) {
-        self.faults.borrow_mut().push(what);
+    fn fault(&self, line: usize, what: String) {
+        self.faults.borrow_mut().push((line, what));
     }
 }
 
@@ -63,6 +67,44 @@ impl<'d, 't> Section<'d, 't> {
         let is_table = self.value(key, "a table", |value| value.is_table().then_some(())).is_some();
         let table = self.table.filter(|_| is_table).and_then(|table| table.get(key)?.get_ref().as_table());
         self.document.table(self.full(key), table)
+    }
+
+    /// The tables of the list under `key`, as `[[key]]` writes them; at most `most`.
+    pub fn sections(&self, key: &'static str, most: usize) -> Vec<Section<'d, 't>> {
+        let must = format!("a list of tables, [[{}]], at most {most}", self.full(key));
+        let fits = self.value(key, &must, |value| {
+            let items = value.as_array()?;
+            (items.len() <= most && items.iter().all(|item| item.get_ref().is_table())).then_some(())
+        });
+        let items = self.table.filter(|_| fits.is_some()).and_then(|table| table.get(key)?.get_ref().as_array());
+        let tables = items.into_iter().flat_map(|items| items.iter()).enumerate();
+        tables
+            .map(|(n, item)| self.document.table(format!("{}[{n}]", self.full(key)), item.get_ref().as_table()))
+            .collect()
+    }
+
+    /// Whether the key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Notes a fault of a key that is there, or of the table where it is not.
+    pub fn fault(&self, key: &str, what: impl Display) {
+        let at = self.table.and_then(|table| table.get(key)).map(|value| value.span().start);
+        let line = at.map(|at| line_of(self.document.text, at));
+        let at_line = line.map(|line| format!(" at line {line}")).unwrap_or_default();
+        self.document.fault(line.unwrap_or(usize::MAX), format!("`{}`{at_line} {what}", self.full(key)));
+    }
+
+    /// A text that is read further; the error says what it is or must be, as in "must be an address".
+    pub fn parsed<T, E: Display>(&self, key: &'static str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        match read(&self.text(key)?) {
+            Ok(value) => Some(value),
+            Err(words) => {
+                self.fault(key, words);
+                None
+            }
+        }
     }
 
     /// A truth value.
@@ -124,7 +166,7 @@ impl<'d, 't> Section<'d, 't> {
             let near = nearest(name, &known).map(|near| format!(", did you mean `{}`?", self.full(near)));
             let known = || format!("; known here: {}", known.join(", "));
             let hint = near.unwrap_or_else(known);
-            self.document.fault(format!("unknown key `{}` at line {line}{hint}", self.full(name)));
+            self.document.fault(line, format!("unknown key `{}` at line {line}{hint}", self.full(name)));
         }
     }
 
@@ -138,7 +180,7 @@ impl<'d, 't> Section<'d, 't> {
         let read = read(value.get_ref());
         if read.is_none() {
             let line = line_of(self.document.text, value.span().start);
-            self.document.fault(format!("`{}` at line {line} must be {must}", self.full(key)));
+            self.document.fault(line, format!("`{}` at line {line} must be {must}", self.full(key)));
         }
         read
     }
@@ -234,7 +276,42 @@ mod tests {
             assert_eq!(faults(text), [fault]);
         }
         assert_eq!(faults("[wal]\nretain = 30").len(), 1);
-        assert_eq!(faults("stirct = 1\nwla = 2").len(), 2);
+        let both = faults("stirct = 1\n[wal]\nmax_bytes = 9\n");
+        assert!(
+            both.len() == 2 && both[0].contains("line 1") && both[1].contains("line 3"),
+            "in their order: {both:?}"
+        );
+    }
+
+    #[test]
+    fn x12_lists_of_tables_and_values_that_are_read_further_have_lines_too() {
+        let read = |text: &str| {
+            let document = Document::parse(text).unwrap();
+            let root = document.root();
+            let peers = root.sections("peers", 2);
+            let ids: Vec<_> = peers.iter().map(|peer| peer.parsed("id", |id| id.parse::<u8>())).collect();
+            if peers.len() == 1 && !peers[0].has("id") {
+                peers[0].fault("id", "is missing");
+            }
+            peers.into_iter().for_each(Section::finish);
+            root.finish();
+            (ids, document.into_faults())
+        };
+        assert_eq!(read("[[peers]]\nid = \"1\"\n[[peers]]\nid = \"2\""), (vec![Some(1), Some(2)], vec![]));
+        let (ids, faults) = read("[[peers]]\nid = \"1\"\n[[peers]]\nid = \"x\"\nidd = 1");
+        assert_eq!(ids, [Some(1), None]);
+        assert_eq!(
+            faults,
+            [
+                "`peers[1].id` at line 4 invalid digit found in string",
+                "unknown key `peers[1].idd` at line 5, did you mean `peers[1].id`?"
+            ]
+        );
+        assert_eq!(read("[[peers]]\n").1, ["`peers[0].id` is missing"]);
+        for text in ["peers = 1", "peers = [1]", "[peers]\nid = \"1\"", "peers = [{}, {}, {}]"] {
+            let faults = read(text).1;
+            assert!(faults.len() == 1 && faults[0].contains("a list of tables, [[peers]], at most 2"), "{faults:?}");
+        }
     }
 
     #[test]

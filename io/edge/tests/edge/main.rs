@@ -1,0 +1,6 @@
+//! Real files, whole prechecks.
+
+mod certificates;
+mod conformance;
+mod node;
+mod prechecks;
