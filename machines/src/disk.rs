@@ -352,6 +352,8 @@ pub enum FaultKind {
     Changed,
     /// Somebody else holds the lock.
     Held,
+    /// This process may not.
+    Denied,
     /// A link on the way, or something that is no regular file or no folder where one has to be.
     Refused,
     /// More than was asked for at most.
@@ -367,6 +369,7 @@ impl core::fmt::Display for FaultKind {
             Self::NoSpace => f.write_str("no space left on device"),
             Self::Refused => f.write_str("a link, or not the kind of file that has to be there"),
             Self::TooLarge => f.write_str("larger than the limit"),
+            Self::Denied => f.write_str("permission denied"),
             Self::Held => f.write_str("held by somebody else"),
             Self::Changed => f.write_str("the file was changed by somebody else"),
             Self::Io(errno) => write!(f, "input/output error (errno {errno})"),

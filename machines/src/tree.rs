@@ -208,6 +208,12 @@ impl Mode {
         if bits <= 0o777 { Some(Self(bits)) } else { None }
     }
 
+    /// Whether the owner may list, enter and write a folder of this mode.
+    #[must_use]
+    pub const fn is_usable_folder(self) -> bool {
+        self.0 & 0o700 == 0o700
+    }
+
     /// Reads three or four octal digits, like `"0755"`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

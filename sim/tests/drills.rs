@@ -1,7 +1,8 @@
-//! Four of the five drills of SPEC 13, by seed. The fifth belongs to parts that are simulated elsewhere.
+//! The five drills of SPEC 13, by seed.
 
 use machines::verify::Step as VerifyStep;
 use sim::disk::Survival;
+use sim::edge;
 use sim::marks::Mark;
 use sim::oracles_release::Verdict;
 use sim::plan::{
@@ -205,4 +206,49 @@ fn drill_4_changed_or_mixed_attachments_never_pass() {
     assert!(world.counts.of(Mark::ReleaseActivated) == 0, "{ends:?}");
     assert!(world.counts.of(Mark::RejectedStep2) >= 100, "{ends:?}");
     assert!(world.counts.of(Mark::RejectedStep1) + world.counts.of(Mark::RejectedStep2) == 900, "{ends:?}");
+}
+
+fn edge_plan(seed: u64, steps: &str) -> edge::plan::Plan {
+    let head = format!("{}\nseed {seed}\nconfig relay=0 tls=1 pinned=0 named=1 allow=1\n", edge::plan::HEAD);
+    edge::plan::Plan::parse(&format!("{head}{steps}")).unwrap()
+}
+
+/// The operating system is replaced and the manifest's key is gone: exit 5, nothing is written, and with the key the same node is
+/// rebuilt; the epoch advances once (the oracles hold every byte and every line against what was signed).
+#[test]
+fn drill_5_b02_a_missing_key_is_exit_5_and_the_node_is_rebuilt_when_it_is_back() {
+    let mut world = edge::world::World::default();
+    for seed in 0..60u64 {
+        let host = 1 + seed % 5;
+        let zeros = if seed % 2 == 0 { format!("boot host={host}") } else { "edit print-zero:0".to_owned() };
+        let steps = format!("precheck\n{zeros}\nedit key-gone:0\nprecheck\nprecheck\nedit key:0\nprecheck\nprecheck\n");
+        let outcome = edge::sweep::run(&mut world, &edge_plan(seed, &steps));
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        assert_eq!(outcome.exits, [0, 5, 5, 0, 0].map(Some), "seed {seed}");
+        let missing = "precheck: manifest verify key missing on reconstruction path";
+        assert_eq!(outcome.notes[1].last(), Some(&missing), "{:?}", outcome.notes);
+        let told: Vec<_> = outcome.notes[3].iter().filter(|line| line.starts_with("edge.os.")).collect();
+        let want = ["edge.os.update_detected", "edge.os.reconstruction_started", "edge.os.reconstruction_completed"];
+        assert!(want.iter().all(|line| told.contains(&line)), "{told:?}");
+    }
+    assert_eq!(world.counts.of(edge::marks::Mark::KeyMissing), 120);
+}
+
+/// The power is cut at every operation of a reconstruction: the next precheck finishes it.
+#[test]
+fn drill_5_b06_a_power_cut_in_mid_reconstruction_is_finished_by_the_next_precheck() {
+    let mut world = edge::world::World::default();
+    let mut cut = 0;
+    for at in 0..140u64 {
+        for survives in ["all", "none", "mix-5", "mix-77"] {
+            let half = if at % 2 == 0 { "h" } else { "" };
+            let steps = format!("precheck\nboot host=1\nprecheck power={at}{half}/{survives}\nprecheck\nprecheck\n");
+            let outcome = edge::sweep::run(&mut world, &edge_plan(at, &steps));
+            assert_eq!(outcome.failure, None, "cut at {at}, {survives} survives");
+            assert_eq!(outcome.exits[2..], [Some(0), Some(0)], "cut at {at}, {survives} survives");
+            cut += usize::from(outcome.exits[1].is_none());
+        }
+    }
+    assert!(cut > 250, "{cut} reconstructions were cut");
+    assert!(world.counts.of(edge::marks::Mark::Finished) > 20);
 }

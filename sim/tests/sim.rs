@@ -40,6 +40,8 @@ fn no_failure(report: &Report) {
 fn a_regressions_do_not_come_back() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
     let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // The plans of a node's start lie in a folder of their own.
+    names.retain(|path| path.is_file());
     names.sort();
     assert!(!names.is_empty(), "{} holds no plan", folder.display());
     let mut failed = Vec::new();

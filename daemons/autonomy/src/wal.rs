@@ -305,6 +305,7 @@ fn repair(args: &cli::Repair, output: Output) -> Ended {
         | FaultKind::Changed
         | FaultKind::Refused
         | FaultKind::TooLarge
+        | FaultKind::Denied
         | FaultKind::Io(_)) => Failure::refused(format!("{}: telemetry.drain.lock: {kind}", dir.display())),
     })?;
     let failed = |kind: FaultKind| Failure::refused(format!("{}: {kind}", dir.display()));

@@ -150,6 +150,10 @@ impl Config {
 fn text(file: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let words = |error: std::io::Error| format!("cannot be read: {error}");
+    // A pipe would be waited for.
+    if !std::fs::metadata(file).map_err(words)?.is_file() {
+        return Err("is no regular file".into());
+    }
     let file = std::fs::File::open(file).map_err(words)?;
     let mut bytes = Vec::new();
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(words)?;

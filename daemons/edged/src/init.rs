@@ -30,6 +30,9 @@ pub fn init(args: &cli::Init, output: Output) -> Ended {
         .map_err(|error| Failure::refused(format!("{}: {error}", args.state_root.display())))?;
     let name = root.display().to_string();
     make_root(&root).map_err(|error| Failure::refused(format!("{name}: cannot be made: {error}")))?;
+    // As the configuration has to name it: without `..` and links.
+    let root = fs::canonicalize(&root).map_err(|error| Failure::refused(format!("{name}: {error}")))?;
+    let name = root.display().to_string();
     let mut tree = Tree::new(&root, Vec::new());
     admit_root(tree.hold())
         .map_err(|halt| Failure { code: halt.code, message: format!("{name}: {}", halt.message) })?;
@@ -107,6 +110,7 @@ fn next_steps(name: &str) -> String {
      cp manifest.pub {name}/identity/manifest-verify.pub         # or into the image, as trust.manifest_key
   3. autonomy manifest create --in FILES --version 1 --out {name}/runtime
      autonomy manifest sign --key manifest.key {name}/runtime/manifest.json
-  4. edged --config /etc/edge/edge.toml precheck && edged --config /etc/edge/edge.toml run"
+  4. chown -R USER: {name}                         # to the user that edged runs as, when that is another one
+  5. edged --config /etc/edge/edge.toml precheck && edged --config /etc/edge/edge.toml run"
     )
 }

@@ -145,7 +145,7 @@ impl Destinations {
             return Err(Refusal::Outside { field: field.into(), path: text.into() });
         };
         let root = Root::Allowed(u16::try_from(n).map_err(|_| bad(BadPath::Long))?);
-        Ok(Place { root, path: Path::parse(rest).map_err(bad)? })
+        Ok(Place { root, path: not_temporary(field, text, Path::parse(rest).map_err(bad)?)? })
     }
 
     /// Whether a link at `at` that says `target` stays within the folders that may be written.
@@ -154,16 +154,19 @@ impl Destinations {
             let within = |folder: &str| beneath(target, folder).is_some_and(|rest| Path::parse(rest).is_ok());
             return within(&self.state_root) || self.allow.iter().any(|folder| within(folder));
         }
+        // First up, then down: behind a name, which may be a link itself, `..` would lead from wherever that points.
         let mut depth = at.folder().path.components().count();
+        let mut down = false;
         for component in target.split('/') {
             match component {
                 "" => return false,
                 "." => {}
+                ".." if down => return false,
                 ".." => match depth.checked_sub(1) {
                     Some(less) => depth = less,
                     None => return false,
                 },
-                _ => depth = depth.saturating_add(1),
+                _ => down = true,
             }
         }
         true
@@ -175,7 +178,19 @@ fn beneath<'t>(text: &'t str, folder: &str) -> Option<&'t str> {
     text.strip_prefix(folder)?.strip_prefix('/')
 }
 
+/// Names that temporary files have; see [`Place::temp`].
+const TEMPORARY: &str = ".*.tmp";
+
+fn not_temporary(field: &str, text: &str, path: Path) -> Result<Path, Refusal> {
+    let temporary = |part: &str| part.starts_with('.') && part.to_ascii_lowercase().ends_with(".tmp");
+    if path.components().any(temporary) {
+        return Err(Refusal::Reserved { field: field.into(), path: text.into(), folder: TEMPORARY });
+    }
+    Ok(path)
+}
+
 fn own(field: &str, text: &str, path: Path) -> Result<Place, Refusal> {
+    let path = not_temporary(field, text, path)?;
     if let Some(folder) = RESERVED.iter().find(|folder| path.is_in(folder)) {
         return Err(Refusal::Reserved { field: field.into(), path: text.into(), folder });
     }

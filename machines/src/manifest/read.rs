@@ -16,6 +16,7 @@ const OPERATIONS: &str = "a list of at most 4096 operations";
 const NODE: &str = "a node's id: 1 to 128 characters of a-z A-Z 0-9 . _ -";
 const OP: &str = "\"copy_binary\", \"ensure_dir\", \"write_file\" or \"symlink\"";
 const MODE: &str = "permission bits in octal, like \"0755\"; no set-user-id, set-group-id or sticky bit";
+const FOLDER_MODE: &str = "permission bits in octal with all of the owner's, like \"0755\"; later operations and the next manifest write there";
 const PATH: &str = "a path of 1 to 1024 bytes";
 const TARGET: &str = "the link's target, 1 to 1024 printable characters";
 const BLAKE3: &str = "\"blake3:\" and 64 lower-case hex digits";
@@ -57,7 +58,12 @@ fn operation(n: usize, item: Value) -> Result<Operation, Wrong> {
             mode: mode(&mut fields)?,
             blake3: fields.need("blake3", BLAKE3, |value| fields::blake3(&value))?,
         },
-        "ensure_dir" => Operation::EnsureDir { path: path(&mut fields, "path")?, mode: mode(&mut fields)? },
+        "ensure_dir" => Operation::EnsureDir {
+            path: path(&mut fields, "path")?,
+            mode: fields.need("mode", FOLDER_MODE, |value| {
+                Mode::parse(value.as_str()?).filter(|mode| mode.is_usable_folder())
+            })?,
+        },
         "write_file" => Operation::WriteFile {
             path: path(&mut fields, "path")?,
             mode: mode(&mut fields)?,

@@ -101,6 +101,7 @@ fn j01_j06_what_cannot_be_signed_or_is_not_in_the_schema_is_refused() {
         (r#"{"op":"delete","path":"a"}"#, "`operations[0].op` must be \"copy_binary\""),
         (r#"{"op":"ensure_dir","path":"a","mode":"4755"}"#, "`operations[0].mode` must be permission bits in octal"),
         (r#"{"op":"ensure_dir","path":"a","mode":493}"#, "`operations[0].mode`"),
+        (r#"{"op":"ensure_dir","path":"a","mode":"0555"}"#, "with all of the owner's"),
         (r#"{"op":"ensure_dir","path":"a"}"#, "`operations[0].mode` is missing"),
         (r#"{"op":"ensure_dir","path":"","mode":"0755"}"#, "`operations[0].path`"),
         (r#"{"op":"ensure_dir","path":"a","mode":"0755","owner":"root"}"#, "\"owner\" is no field of operations[0]"),
@@ -128,6 +129,8 @@ fn b05_every_path_is_judged_before_anything_is_done() {
         ("/srv/../etc/x", "`.` and `..`"),
         ("/srv/a//x", "empty component"),
         ("a b", "only letters"),
+        ("runtime/.agent.tmp", ".*.tmp is the node's own"),
+        ("/srv/.Agent.TMP/x", ".*.tmp is the node's own"),
         ("epoch/chain.jsonl", "epoch is the node's own"),
         ("EPOCH/chain.jsonl", "epoch is the node's own"),
         ("/data/state/Epoch/x", "epoch is the node's own"),
@@ -195,10 +198,20 @@ fn f06_names_that_one_file_system_could_not_keep_apart_are_refused() {
 
 #[test]
 fn f02_a_link_does_not_lead_out_of_what_may_be_written() {
-    for good in ["bin/agent", "../x", "./a/../b", "/data/state/x", "/srv/x"] {
+    for good in ["bin/agent", "../x", "./a/b", "/data/state/x", "/srv/x"] {
         plan(Vec::from([link("runtime/current", good)])).unwrap_or_else(|refusal| panic!("{good}: {refusal}"));
     }
-    for bad in ["../../x", "a/../../../x", "/etc/passwd", "/data/state/../x", "/data/statex", "/srv", "a//b"] {
+    for bad in [
+        "../../x",
+        "./a/../b",
+        "bin/agent/../../x",
+        "a/../../../x",
+        "/etc/passwd",
+        "/data/state/../x",
+        "/data/statex",
+        "/srv",
+        "a//b",
+    ] {
         let words = plan(Vec::from([link("runtime/current", bad)])).unwrap_err().to_string();
         assert!(words.contains("leads out of"), "{bad}: {words}");
     }

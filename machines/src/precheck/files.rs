@@ -16,7 +16,7 @@ use crate::time::Wall;
 use crate::tree::{Path, Place};
 
 /// Most bytes of each of these files.
-pub const MAX_BYTES: u32 = 256 * 1024;
+pub const MAX_BYTES: u32 = 1 << 20;
 
 /// The files and folders of a precheck, beneath the state root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -349,7 +349,8 @@ impl Precheck {
         let key = self.config.paths.get(n).map_or("", |(key, _)| *key);
         match got {
             Ok(Done::Is(Kind::Nothing | Kind::File { .. } | Kind::Folder | Kind::Other))
-            | Err(Fault { kind: FaultKind::NotFound, .. }) => self.look_at(n.saturating_add(1), out),
+            // Whether it can be read is the certificate's check.
+            | Err(Fault { kind: FaultKind::NotFound | FaultKind::Denied, .. }) => self.look_at(n.saturating_add(1), out),
             Ok(Done::Is(Kind::Link)) | Err(Fault { kind: FaultKind::Refused, .. }) => {
                 self.refuse(Refusal::outside(key), out);
             }
@@ -410,7 +411,7 @@ impl Precheck {
             Ok(other) => panic!("precheck: {other:?} is not what a file holds"),
             Err(Fault { kind: FaultKind::NotFound, .. }) => None,
             // A fault of the device is no verdict about the file: nothing is decided on half of the facts.
-            Err(fault @ Fault { kind: FaultKind::Io(_), .. }) => {
+            Err(fault @ Fault { kind: FaultKind::Io(_) | FaultKind::Denied, .. }) => {
                 return self.refuse(Refusal::cannot_read(name.as_str(), &fault), out);
             }
             Err(fault) => {
@@ -592,7 +593,7 @@ impl Precheck {
     fn refuse(&mut self, refusal: Refusal, out: &mut Outbox<'_, Ended>) {
         let ended = Ended { exit: refusal.exit, boot_epoch: None };
         out.note(refusal.note);
-        if self.locked && matches!(ended.exit, exit::CERTIFICATE | exit::RECONSTRUCTION) {
+        if self.locked && !refusal.unmarked && matches!(ended.exit, exit::CERTIFICATE | exit::RECONSTRUCTION) {
             self.mark(ended, out);
         } else {
             self.end(ended, out);

@@ -17,15 +17,23 @@ use crate::tree::{Fault, Kind, Opened, Place, Root};
 pub(super) struct Refusal {
     pub exit: u8,
     pub note: Note,
+    /// Nothing is said of this boot by it: what the marker says stays.
+    pub unmarked: bool,
 }
 
 impl Refusal {
     fn new(exit: u8, msg: &'static str) -> Self {
-        Self { exit, note: Note::new(Level::Error, msg) }
+        Self { exit, note: Note::new(Level::Error, msg), unmarked: false }
     }
 
     fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.note = self.note.with(key, value.into());
+        self
+    }
+
+    /// The refusal of a rotation: the certificate in force is what it was.
+    pub(super) fn unmarked(mut self) -> Self {
+        self.unmarked = true;
         self
     }
 
@@ -94,7 +102,9 @@ impl Refusal {
     }
 
     pub(super) fn rotation(what: impl Into<String>) -> Self {
-        Self::new(exit::CERTIFICATE, "precheck: the next certificate cannot be put in force").with("error", what)
+        Self::new(exit::CERTIFICATE, "precheck: the next certificate cannot be put in force")
+            .with("error", what)
+            .unmarked()
     }
 
     pub(super) fn cannot_read(file: &str, fault: &Fault) -> Self {

@@ -24,6 +24,8 @@ const MOST: u32 = 64;
 pub(super) enum Rotation {
     /// Listing `identity/next/`.
     Next,
+    /// Reading the pair where it lies, before what an earlier rotation kept is given up.
+    Proving,
     /// Listing what stays.
     Staying,
     /// Listing what an earlier rotation left, in the folder `next` within, then in the folder itself; what stays.
@@ -79,7 +81,10 @@ impl Precheck {
                 let Some((cert, key)) = self.names() else { return };
                 let holds = |name: &str| names.iter().any(|(n, kind)| n == name && matches!(kind, Kind::File { .. }));
                 if holds(&cert) && holds(&key) {
-                    return self.list(Rotation::Staying, Name::Identity, out);
+                    return match self.pair_in(Name::Next) {
+                        Ok(pair) => self.work_of(Phase::Rotating(Rotation::Proving), Ask::Certificates(pair), out),
+                        Err(cause) => self.refuse(Refusal::rotation(cause.to_string()), out),
+                    };
                 }
                 self.refuse(Refusal::rotation(alloc::format!("identity/next/ has to hold {cert} and {key}")), out);
             }
@@ -96,7 +101,7 @@ impl Precheck {
             }
             (Rotation::Removing(staying, _), _) => self.stage(&staying, out),
             (Rotation::Copying(left, made), _) => self.copy(left, made, out),
-            (Rotation::Syncing, _) => match self.staged() {
+            (Rotation::Syncing, _) => match self.pair_in(Name::IdentityPrevious) {
                 Ok(pair) => self.work_of(Phase::Rotating(Rotation::Checking), Ask::Certificates(pair), out),
                 Err(cause) => self.refuse(Refusal::rotation(cause.to_string()), out),
             },
@@ -185,6 +190,10 @@ impl Precheck {
             }
             None => {
                 let mut ops: Vec<Op> = made.into_iter().map(Op::Sync).collect();
+                // Where the one after will be laid.
+                let next = Name::PreviousNext.place();
+                ops.push(Op::MakeFolder { at: next.clone(), mode: Mode::PRIVATE_FOLDER });
+                ops.push(Op::SyncFolder(next));
                 ops.push(Op::SyncFolder(Name::IdentityPrevious.place()));
                 ops.push(Op::SyncFolder(Place::top(Root::State)));
                 self.chain_of(Phase::Rotating(Rotation::Syncing), ops, out);
@@ -192,16 +201,13 @@ impl Precheck {
         }
     }
 
-    /// The pair that was put together; the authorities are among what stays.
-    fn staged(&self) -> Result<Pair, tree::BadPath> {
-        let Some(pair) = &self.config.tls else { return Err(tree::BadPath::Empty) };
-        let moved = |place: &Place| match place.path.split_last() {
-            Some((folder, name)) if folder.as_str() == Name::Identity.as_str() => {
-                Name::IdentityPrevious.place().join(name)
-            }
-            Some(_) | None => Ok(place.clone()),
+    /// The next pair where it lies or was put together, with the authorities that stay.
+    fn pair_in(&self, folder: Name) -> Result<Pair, tree::BadPath> {
+        let (Some(pair), Some((cert, key))) = (&self.config.tls, self.names()) else {
+            return Err(tree::BadPath::Empty);
         };
-        Ok(Pair { cert: moved(&pair.cert)?, key: moved(&pair.key)?, ca: moved(&pair.ca)? })
+        let at = folder.place();
+        Ok(Pair { cert: at.join(&cert)?, key: at.join(&key)?, ca: pair.ca.clone() })
     }
 
     pub(super) fn next_checked(
@@ -210,14 +216,17 @@ impl Precheck {
         found: Result<Certificates, String>,
         out: &mut Outbox<'_, Ended>,
     ) {
-        let Rotation::Checking = rotation else { panic!("precheck: no certificate was asked for in {rotation:?}") };
         let fault = match found {
             Ok(found) => found.fault(self.judged_at).map(|fault| Refusal::certificate(fault, found.not_after)),
             Err(words) => Some(Refusal::certificate_unreadable(words)),
         };
         if let Some(refusal) = fault {
-            return self.refuse(refusal, out);
+            return self.refuse(refusal.unmarked(), out);
         }
+        if matches!(rotation, Rotation::Proving) {
+            return self.list(Rotation::Staying, Name::Identity, out);
+        }
+        let Rotation::Checking = rotation else { panic!("precheck: no certificate was asked for in {rotation:?}") };
         let ops = alloc::vec![
             Op::Exchange { a: Name::Identity.place(), b: Name::IdentityPrevious.place() },
             Op::SyncFolder(Place::top(Root::State)),

@@ -105,7 +105,11 @@ fn walk(dir: &Path, within: &str, depth: usize, found: &mut Vec<(String, Entry)>
             mode.ok_or_else(|| refused("has a set-user-id, set-group-id or sticky bit, which no manifest installs"))
         };
         if meta.is_dir() {
-            found.push((full.clone(), Entry::Folder(mode()?)));
+            let folder = mode()?;
+            if !folder.is_usable_folder() {
+                return Err(refused("its owner may not list, enter and write it; later operations write there"));
+            }
+            found.push((full.clone(), Entry::Folder(folder)));
             walk(&path, &format!("{full}/"), depth + 1, found)?;
         } else if meta.is_file() {
             found.push((full, Entry::File(mode()?)));

@@ -144,7 +144,8 @@ fn sidecar(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Replaces a file as a whole, with what `write` writes: temporary file beside it, sync, rename, sync of the folder.
+/// Replaces a file as a whole, with what `write` writes: temporary file beside it, sync, rename, sync of the folder. Everybody
+/// may read it: it holds nothing secret, and the node that reads it may run as another user.
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut aside = OsString::from(".");
@@ -156,7 +157,7 @@ fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temp)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o644).open(&temp)?;
     let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| {
         let folder = place::folder_of(path)?;
         place::named((&folder, aside.as_os_str()), (&folder, name), Taken::Replace)

@@ -10,6 +10,7 @@ pub(super) fn of_errno(errno: Errno) -> FaultKind {
     match errno {
         Errno::NOENT => FaultKind::NotFound,
         Errno::NOSPC | Errno::DQUOT => FaultKind::NoSpace,
+        Errno::ACCESS | Errno::PERM => FaultKind::Denied,
         // A link (ELOOP), a way out of the root (EXDEV), something else on the way or in the place, a socket (ENXIO).
         Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NXIO => FaultKind::Refused,
         other => FaultKind::Io(other.raw_os_error()),

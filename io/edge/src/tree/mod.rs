@@ -8,7 +8,7 @@ mod faults;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use io_drive::beneath;
@@ -168,6 +168,12 @@ impl Tree {
             };
             let folder = if self.walks { beneath::Root::open_walking(path) } else { beneath::Root::open(path) };
             let folder = folder.map_err(|error| of_error(&error))?;
+            if let (Root::Allowed(_), Some(own)) = (root, self.opened.get(&Root::State)) {
+                // However it is spelled: the state root's own folders are nobody's to write.
+                if holds(folder.fd(), own.fd())? || holds(own.fd(), folder.fd())? {
+                    return Err(FaultKind::Refused);
+                }
+            }
             self.opened.insert(root, folder);
         }
         let fd = self.opened.get(&root).ok_or(FaultKind::NotFound)?.fd();
@@ -397,3 +403,25 @@ fn kind(stat: &Stat) -> Kind {
 
 #[cfg(test)]
 mod tests;
+
+/// Whether a folder is `outer` or lies beneath it, by what the folders are and not by their names.
+fn holds(outer: impl AsFd, inner: impl AsFd) -> Result<bool, FaultKind> {
+    let which = |stat: Stat| (stat.st_dev, stat.st_ino);
+    let above = |fd: &dyn AsFd| {
+        rustix::fs::openat(fd, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty())
+            .map_err(of_errno)
+    };
+    let wanted = rustix::fs::fstat(outer).map(which).map_err(of_errno)?;
+    let mut at = rustix::fs::fstat(&inner).map(which).map_err(of_errno)?;
+    let mut folder = above(&inner)?;
+    while at != wanted {
+        let next = rustix::fs::fstat(&folder).map(which).map_err(of_errno)?;
+        // The root of the file system is its own parent.
+        if next == at {
+            return Ok(false);
+        }
+        at = next;
+        folder = above(&folder)?;
+    }
+    Ok(true)
+}

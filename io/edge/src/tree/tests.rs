@@ -356,3 +356,20 @@ fn a_name_that_is_no_text_is_shown_as_one_that_no_path_can_have() {
     let Ok(Done::Names(names)) = tree.run(vec![Op::Open(Root::State), list]) else { panic!() };
     assert!(names.len() == 1 && TreePath::parse(&names[0].0).is_err(), "{names:?}");
 }
+
+#[test]
+fn b05_a_folder_that_holds_the_state_root_or_lies_in_it_is_not_opened_however_it_is_spelled() {
+    let scratch = tempfile::tempdir().unwrap();
+    let state = scratch.path().join("state");
+    for folder in ["state/epoch", "beside"] {
+        std::fs::create_dir_all(scratch.path().join(folder)).unwrap();
+    }
+    std::os::unix::fs::symlink(".", scratch.path().join("l")).unwrap();
+    let spelled = ["state", "l/state", "l/state/epoch", "l/l", "beside/.."];
+    for (path, opens) in spelled.iter().map(|path| (*path, false)).chain([("beside", true), ("l/beside", true)]) {
+        let mut tree = Tree::new(&state, vec![scratch.path().join(path)]);
+        tree.run(vec![Op::Open(Root::State)]).unwrap();
+        let opened = tree.run(vec![Op::Open(Root::Allowed(0))]);
+        assert_eq!(opened.is_ok(), opens, "{path}: {opened:?}");
+    }
+}
