@@ -217,7 +217,11 @@ impl Precheck {
         out: &mut Outbox<'_, Ended>,
     ) {
         let fault = match found {
-            Ok(found) => found.fault(self.judged_at).map(|fault| Refusal::certificate(fault, found.not_after)),
+            Ok(mut found) => {
+                // Whatever the mode where it lies, what comes in force is a copy that nobody else reads.
+                found.exposed &= matches!(rotation, Rotation::Checking);
+                found.fault(self.judged_at).map(|fault| Refusal::certificate(fault, found.not_after))
+            }
             Err(words) => Some(Refusal::certificate_unreadable(words)),
         };
         if let Some(refusal) = fault {
