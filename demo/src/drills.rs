@@ -235,7 +235,7 @@ fn write_bundle(policies: &Path, version: &str, out: &PathBuf) -> Result<()> {
     for entry in std::fs::read_dir(policies).with_context(|| format!("cannot list {}", policies.display()))? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.ends_with(".rego") {
+        if name.ends_with(".rego") && !name.ends_with("_test.rego") {
             files.insert(name, std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         }
     }

@@ -43,11 +43,13 @@ pub enum Want {
 impl Want {
     const fn words(self) -> &'static str {
         match self {
-            Self::Step(1) => "FAIL at step 1, SKIP 2 to 4, exit 1; nothing changed",
-            Self::Step(2) => "PASS 1, FAIL at step 2, SKIP 3 and 4, exit 1; nothing changed",
-            Self::Step(3) => "PASS 1 and 2, FAIL at step 3, SKIP 4, exit 1; nothing changed",
-            Self::Step(_) => "PASS 1 to 3, FAIL at step 4, exit 1; nothing changed",
-            Self::Swapped => "FAIL at step 2; for the import, which knows no tag, at step 1; exit 1; nothing changed",
+            Self::Step(1) => "FAIL at step 1, SKIP 2 to 4, exit 1; only the refusal is recorded",
+            Self::Step(2) => "PASS 1, FAIL at step 2, SKIP 3 and 4, exit 1; only the refusal is recorded",
+            Self::Step(3) => "PASS 1 and 2, FAIL at step 3, SKIP 4, exit 1; only the refusal is recorded",
+            Self::Step(_) => "PASS 1 to 3, FAIL at step 4, exit 1; only the refusal is recorded",
+            Self::Swapped => {
+                "FAIL at step 2; for the import, which knows no tag, at step 1; exit 1; only the refusal is recorded"
+            }
             Self::Refused(_) => "four times PASS; load and import refused, exit 1; only the refusal is recorded",
             Self::WrongChannel => {
                 "four times PASS; import by channel stable refused, exit 1; only the refusal is recorded"
@@ -292,9 +294,9 @@ fn judge(want: Want, answers: &Answers, left: &[Change]) -> (bool, String) {
                 && failed(verify, step)
                 && loading(&format!("step {step}"))
                 && failed(import, step)
-                && untouched
+                && recorded
         }
-        Want::Swapped => codes == [1; 3] && failed(verify, 2) && loading("step 2") && failed(import, 1) && untouched,
+        Want::Swapped => codes == [1; 3] && failed(verify, 2) && loading("step 2") && failed(import, 1) && recorded,
         Want::Refused(word) => {
             codes == [0, 1, 1] && passed(verify) && passed(import) && loading(word) && importing(word) && recorded
         }
